@@ -1,0 +1,3 @@
+DROP TABLE product;
+DROP TABLE category;
+DROP EXTENSION btree_gist;

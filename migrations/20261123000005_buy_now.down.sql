@@ -1,0 +1,2 @@
+DROP FUNCTION buy_now;
+DROP TYPE buy_now_outcome;

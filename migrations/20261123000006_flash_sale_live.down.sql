@@ -1,0 +1,2 @@
+DROP FUNCTION flash_sale_phase;
+DROP VIEW flash_sale_live;
