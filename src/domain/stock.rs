@@ -1,0 +1,17 @@
+//! Kinds of stock movements.
+
+use super::named_enum;
+
+named_enum! {
+    /// Why what can be bought changed; the sign of the quantity is fixed per kind by a CHECK.
+    StockMovementKind {
+        Received = "RECEIVED",
+        Adjusted = "ADJUSTED",
+        Allocated = "ALLOCATED",
+        Deallocated = "DEALLOCATED",
+        Reserved = "RESERVED",
+        Released = "RELEASED",
+        Sold = "SOLD",
+        Returned = "RETURNED",
+    }
+}
