@@ -1,0 +1,91 @@
+//! Sends mail: over SMTP with TLS, or into the mailbox of demo and tests.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use lettre::{
+    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    message::{Mailbox as Sender, header::ContentType},
+};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::MailConfig,
+    embedded::mailbox::{Mailbox, ReceivedMail},
+};
+
+/// A server that takes longer is counted as down; the mail is tried again.
+const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A mail as it waits, sealed, in the outbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Mail {
+    pub to: String,
+    pub subject: String,
+    pub text: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MailError {
+    #[error("SMTP_URL or MAIL_FROM cannot be used: {0}")]
+    Config(String),
+    #[error("the mail cannot be written: {0}")]
+    Message(String),
+    #[error("SMTP: {0}")]
+    Smtp(#[from] lettre::transport::smtp::Error),
+}
+
+pub enum Mailer {
+    Smtp { transport: Box<AsyncSmtpTransport<Tokio1Executor>>, from: Sender },
+    Mailbox(Arc<Mailbox>),
+}
+
+impl Mailer {
+    /// A mailer over SMTP; connects when the first mail is sent.
+    ///
+    /// # Errors
+    /// When the settings cannot be used.
+    pub fn smtp(config: &MailConfig) -> Result<Self, MailError> {
+        let url = config.smtp_url.as_ref().ok_or_else(|| MailError::Config("SMTP_URL is missing".to_owned()))?;
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret())
+            .map_err(|error| MailError::Config(error.to_string()))?
+            .timeout(Some(SMTP_TIMEOUT))
+            .build();
+        let from = config.from.parse().map_err(|error| MailError::Config(format!("{error}")))?;
+        Ok(Self::Smtp { transport: Box::new(transport), from })
+    }
+
+    /// The mailbox, where there is one instead of SMTP.
+    #[must_use]
+    pub const fn mailbox(&self) -> Option<&Arc<Mailbox>> {
+        match self {
+            Self::Smtp { .. } => None,
+            Self::Mailbox(mailbox) => Some(mailbox),
+        }
+    }
+
+    /// Hands the mail over. After an error it may or may not have been sent.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses.
+    pub async fn send(&self, mail: &Mail, now: DateTime<Utc>) -> Result<(), MailError> {
+        match self {
+            Self::Mailbox(mailbox) => {
+                mailbox.deliver(ReceivedMail { to: mail.to.clone(), subject: mail.subject.clone(), text: mail.text.clone(), sent_at: now });
+            }
+            Self::Smtp { transport, from } => {
+                let to = mail.to.parse().map_err(|_| MailError::Message("the recipient's address is not one".to_owned()))?;
+                let message = Message::builder()
+                    .from(from.clone())
+                    .to(to)
+                    .subject(&mail.subject)
+                    .header(ContentType::TEXT_PLAIN)
+                    .body(mail.text.clone())
+                    .map_err(|error| MailError::Message(error.to_string()))?;
+                transport.send(message).await?;
+            }
+        }
+        Ok(())
+    }
+}

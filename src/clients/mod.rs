@@ -1,0 +1,5 @@
+//! The outside world, a struct each. Nothing else talks HTTP, SMTP or Redis.
+
+pub mod mailer;
+pub mod payment_gateway;
+pub mod redis;

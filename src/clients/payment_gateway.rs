@@ -1,0 +1,234 @@
+//! The payment provider: Stripe's `PaymentIntents`, or the simulator that speaks the same.
+//! Owns: the calls, and what an answer, or the lack of one, says about the money (`GatewayError`).
+//! Does not own: retries, the circuit breaker, or what becomes of an order. Called by services/payment.rs.
+//! An error's text holds codes and the provider's request id, never a key, a body or an address.
+
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, time::Duration};
+
+use reqwest::{
+    Client, RequestBuilder, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+    redirect,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use answer::send;
+
+/// The shapes below are those of this version, whatever the account's default is.
+const API_VERSION: &str = "2025-03-31.basil";
+/// The card comes with the intent, for its label.
+const EXPAND: (&str, &str) = ("expand[]", "payment_method");
+
+pub struct GatewayConfig {
+    /// `https://api.stripe.com`, or the simulator's address.
+    pub base_url: String,
+    pub secret_key: SecretString,
+    /// Where the provider sends a customer back to after an authentication; it adds the intent's id. Without it
+    /// Stripe offers no page to authenticate on.
+    pub return_url: String,
+    pub connect_timeout: Duration,
+    /// For the whole call, from its start to the end of the answer.
+    pub answer_timeout: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayConfigError {
+    #[error("the payment provider's address is not an http or https URL")]
+    BaseUrl,
+    #[error("the payment provider's address must be https when the key is a live one")]
+    LiveKeyInTheOpen,
+    #[error("the payment provider's key holds characters that no key has")]
+    Key,
+    #[error("the payment provider's client can't be built: {0}")]
+    Client(#[source] reqwest::Error),
+}
+
+/// What a new intent is for. Two calls with one key must carry the same.
+#[derive(Debug, Clone, Copy)]
+pub struct NewIntent<'a> {
+    /// In the currency's minor unit: Stripe's zero-decimal currencies are ours with exponent 0.
+    pub amount_minor: i64,
+    /// ISO code; any case.
+    pub currency: &'a str,
+    pub payment_method: &'a str,
+    pub order_id: Uuid,
+    pub attempt_id: Uuid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntentStatus {
+    /// Also after a decline: `failure_code` says why.
+    RequiresPaymentMethod,
+    RequiresConfirmation,
+    RequiresAction,
+    Processing,
+    Succeeded,
+    Canceled,
+}
+
+/// The provider's view of one payment. The caller compares amount, currency and ids with what it asked for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub id: String,
+    pub status: IntentStatus,
+    pub amount_minor: i64,
+    /// The amount, once it is taken; else 0.
+    pub received_minor: i64,
+    /// Upper case ISO code.
+    pub currency: String,
+    /// Where the customer must authenticate.
+    pub next_action_url: Option<String>,
+    /// As shown to the customer: `Visa •••• 4242`. After a decline, the declined card.
+    pub method_label: Option<String>,
+    /// Why the last try was declined, in the words of `GatewayError::Declined`.
+    pub failure_code: Option<String>,
+    /// From the metadata; `None` when it is missing or is no id of ours.
+    pub order_id: Option<Uuid>,
+    pub attempt_id: Option<Uuid>,
+}
+
+impl fmt::Debug for Intent {
+    /// The address of an authentication lets its reader pay: it stays out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intent")
+            .field("id", &self.id)
+            .field("status", &self.status)
+            .field("amount_minor", &self.amount_minor)
+            .field("currency", &self.currency)
+            .field("failure_code", &self.failure_code)
+            .field("order_id", &self.order_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every answer but success, by what it says about the money.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    /// Not charged, and the same again won't be. The bank's own word where it has one (`insufficient_funds`), else
+    /// Stripe's code (`card_declined`, `expired_card`); also for a payment method that does not exist.
+    #[error("declined: {code}")]
+    Declined { code: String, method_label: Option<String> },
+    /// The call surely did nothing: to be repeated with the same key.
+    #[error("not executed: {reason}")]
+    Safe { reason: String, retry_after: Option<Duration> },
+    /// It may have charged: to be queried, then repeated with the same key.
+    #[error("outcome unknown: {reason}")]
+    Unknown { reason: String },
+    /// A call with this key is being executed: to be repeated with the same key, later. Not a failure of the provider.
+    #[error("a call with the same key is in flight")]
+    InFlight { retry_after: Option<Duration> },
+    /// The provider knows no such object.
+    #[error("no such object at the provider")]
+    NotFound,
+    /// The intent is past what was asked: it is settled, or waits for something else. Its state is the answer.
+    #[error("not possible while the payment is {:?}", .intent.status)]
+    WrongState { intent: Box<Intent> },
+    /// The provider refuses the call itself (key, parameters, key used for another call): our mistake. Nothing was
+    /// charged, and only a changed program or configuration helps.
+    #[error("refused by the provider: status {status}, {code}, parameter {param:?}, request {request_id:?}")]
+    Rejected { status: u16, code: String, param: Option<String>, request_id: Option<String> },
+}
+
+/// The adapter; clones share its connections.
+#[derive(Clone)]
+pub struct PaymentGateway {
+    http: Client,
+    base_url: Url,
+    return_url: String,
+}
+
+impl PaymentGateway {
+    /// Opens no connection yet.
+    pub fn new(config: &GatewayConfig) -> Result<Self, GatewayConfigError> {
+        let base_url = Url::parse(&config.base_url).map_err(|_| GatewayConfigError::BaseUrl)?;
+        let in_the_open = base_url.scheme() == "http";
+        if base_url.cannot_be_a_base() || !(in_the_open || base_url.scheme() == "https") {
+            return Err(GatewayConfigError::BaseUrl);
+        }
+        let key = config.secret_key.expose_secret();
+        if in_the_open && (key.starts_with("sk_live_") || key.starts_with("rk_live_")) {
+            return Err(GatewayConfigError::LiveKeyInTheOpen);
+        }
+        let mut bearer = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| GatewayConfigError::Key)?;
+        bearer.set_sensitive(true);
+        let version = HeaderValue::from_static(API_VERSION);
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (HeaderName::from_static("stripe-version"), version)]);
+        let mut http = Client::builder()
+            .user_agent(concat!("whitemonday/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.answer_timeout)
+            // The provider never redirects; whoever does must not get the key.
+            .redirect(redirect::Policy::none());
+        if in_the_open {
+            // The simulator is near: a proxy set up for the outside must not stand between.
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(GatewayConfigError::Client)?;
+        Ok(Self { http, base_url, return_url: config.return_url.clone() })
+    }
+
+    /// Makes an unconfirmed intent: no money moves. Idempotent by `key`.
+    #[tracing::instrument(name = "gateway.create_intent", skip_all)]
+    pub async fn create_intent(&self, key: &str, new: &NewIntent<'_>) -> Result<Intent, GatewayError> {
+        let form = [
+            ("amount", new.amount_minor.to_string()),
+            ("currency", new.currency.to_ascii_lowercase()),
+            ("payment_method", new.payment_method.to_owned()),
+            ("payment_method_types[]", "card".to_owned()),
+            ("metadata[order_id]", new.order_id.to_string()),
+            ("metadata[attempt_id]", new.attempt_id.to_string()),
+            (EXPAND.0, EXPAND.1.to_owned()),
+        ];
+        send(self.post(self.url(&[]), key).form(&form)).await
+    }
+
+    /// Takes the money, or says why not. Idempotent by `key`; an intent is charged once whatever the keys.
+    #[tracing::instrument(name = "gateway.confirm_intent", skip_all)]
+    pub async fn confirm_intent(&self, key: &str, id: &str, payment_method: &str) -> Result<Intent, GatewayError> {
+        let form = [("payment_method", payment_method), ("return_url", &self.return_url), EXPAND];
+        send(self.post(self.intent_url(id, &["confirm"])?, key).form(&form)).await
+    }
+
+    #[tracing::instrument(name = "gateway.retrieve_intent", skip_all)]
+    pub async fn retrieve_intent(&self, id: &str) -> Result<Intent, GatewayError> {
+        let mut url = self.intent_url(id, &[])?;
+        url.query_pairs_mut().append_pair(EXPAND.0, EXPAND.1);
+        send(self.http.get(url)).await
+    }
+
+    /// Ends an intent that took no money; `WrongState` when it has been charged, or was cancelled before. Idempotent
+    /// by `key`.
+    #[tracing::instrument(name = "gateway.cancel_intent", skip_all)]
+    pub async fn cancel_intent(&self, key: &str, id: &str) -> Result<Intent, GatewayError> {
+        send(self.post(self.intent_url(id, &["cancel"])?, key).form(&[EXPAND])).await
+    }
+
+    fn post(&self, url: Url, key: &str) -> RequestBuilder {
+        self.http.post(url).header("idempotency-key", key)
+    }
+
+    /// What can't be an id names nothing, and must not lead to another endpoint either.
+    fn intent_url(&self, id: &str, tail: &[&str]) -> Result<Url, GatewayError> {
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err(GatewayError::NotFound);
+        }
+        Ok(self.url(&[&[id], tail].concat()))
+    }
+
+    fn url(&self, tail: &[&str]) -> Url {
+        let mut url = self.base_url.clone();
+        // It fails for addresses like `mailto:` only, which `new` refuses.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["v1", "payment_intents"]).extend(tail);
+        }
+        url
+    }
+}

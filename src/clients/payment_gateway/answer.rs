@@ -1,0 +1,178 @@
+//! What the provider's answer says, or the lack of one. Owns: the shapes on the wire and the sorting of answers into
+//! the kinds of `GatewayError`. Called by the adapter above only.
+
+use std::{collections::HashMap, time::Duration};
+
+use reqwest::{RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
+use serde::{Deserialize, de::IgnoredAny};
+use uuid::Uuid;
+
+use super::{GatewayError, Intent, IntentStatus};
+
+/// Sends one call, once, and sorts its answer.
+pub(super) async fn send(request: RequestBuilder) -> Result<Intent, GatewayError> {
+    let response = request.send().await.map_err(|error| no_answer(&error))?;
+    let status = response.status();
+    let request_id = header(&response, "request-id").map(str::to_owned);
+    let retry_after = header(&response, RETRY_AFTER.as_str()).and_then(|text| text.parse().ok());
+    let retry_after = retry_after.map(Duration::from_secs);
+    let unknown = |reason: &str| {
+        let reason = format!("{reason}, status {}, request {request_id:?}", status.as_u16());
+        Err(GatewayError::Unknown { reason })
+    };
+    let Ok(body) = response.bytes().await else {
+        return unknown("the answer broke off");
+    };
+    if status.is_success() {
+        return match serde_json::from_slice::<WireIntent>(&body) {
+            Ok(intent) => Ok(intent.into()),
+            Err(_) => unknown("the answer can't be read"),
+        };
+    }
+    let error = serde_json::from_slice::<WireFailure>(&body).map(|failure| failure.error).unwrap_or_default();
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Err(GatewayError::Safe { reason: "too many calls".to_owned(), retry_after }),
+        StatusCode::CONFLICT => Err(GatewayError::InFlight { retry_after }),
+        // A decline must say so itself: this status alone may come from anything in between.
+        StatusCode::PAYMENT_REQUIRED if error.code.is_some() => Err(error.into_decline()),
+        StatusCode::PAYMENT_REQUIRED | StatusCode::REQUEST_TIMEOUT => unknown("no clear answer"),
+        // The customer's input, which our own checks can't know.
+        _ if status.is_client_error() && error.param.as_deref() == Some("payment_method") => Err(error.into_decline()),
+        StatusCode::NOT_FOUND if error.code.as_deref() == Some("resource_missing") => Err(GatewayError::NotFound),
+        _ if status.is_client_error() => Err(error.into_rejection(status, request_id)),
+        _ => unknown("no clear answer"),
+    }
+}
+
+/// Only a connection that never stood surely carried nothing.
+fn no_answer(error: &reqwest::Error) -> GatewayError {
+    if error.is_connect() {
+        return GatewayError::Safe { reason: "no connection".to_owned(), retry_after: None };
+    }
+    if error.is_builder() {
+        let code = "unsendable".to_owned();
+        return GatewayError::Rejected { status: 0, code, param: None, request_id: None };
+    }
+    let reason = if error.is_timeout() { "no answer in time" } else { "the connection ended without an answer" };
+    GatewayError::Unknown { reason: reason.to_owned() }
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+#[derive(Deserialize)]
+struct WireIntent {
+    id: String,
+    status: IntentStatus,
+    amount: i64,
+    #[serde(default)]
+    amount_received: i64,
+    currency: String,
+    next_action: Option<WireNextAction>,
+    payment_method: Option<WireMethod>,
+    last_payment_error: Option<WireError>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct WireNextAction {
+    redirect_to_url: Option<WireRedirect>,
+}
+
+#[derive(Deserialize)]
+struct WireRedirect {
+    url: Option<String>,
+}
+
+/// An id where the provider did not expand it; it then tells nothing to show.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireMethod {
+    Full { card: Option<WireCard> },
+    Id(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct WireCard {
+    brand: String,
+    last4: String,
+}
+
+#[derive(Default, Deserialize)]
+struct WireFailure {
+    error: WireError,
+}
+
+#[derive(Default, Deserialize)]
+struct WireError {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    code: Option<String>,
+    decline_code: Option<String>,
+    param: Option<String>,
+    payment_method: Option<WireMethod>,
+    payment_intent: Option<Box<WireIntent>>,
+}
+
+impl From<WireIntent> for Intent {
+    fn from(wire: WireIntent) -> Self {
+        let id_in = |name: &str| wire.metadata.get(name).and_then(|text| Uuid::try_parse(text).ok());
+        let (order_id, attempt_id) = (id_in("order_id"), id_in("attempt_id"));
+        let error = wire.last_payment_error;
+        let declined = error.as_ref().and_then(|error| error.payment_method.as_ref());
+        let method_label = wire.payment_method.as_ref().and_then(label).or_else(|| declined.and_then(label));
+        Self {
+            id: wire.id,
+            status: wire.status,
+            amount_minor: wire.amount,
+            received_minor: wire.amount_received,
+            currency: wire.currency.to_ascii_uppercase(),
+            next_action_url: wire.next_action.and_then(|action| action.redirect_to_url?.url),
+            method_label,
+            failure_code: error.and_then(WireError::into_code),
+            order_id,
+            attempt_id,
+        }
+    }
+}
+
+impl WireError {
+    /// The most telling word: `generic_decline` tells less than the code above it.
+    fn into_code(self) -> Option<String> {
+        self.decline_code.filter(|code| code != "generic_decline").or(self.code)
+    }
+
+    fn into_decline(self) -> GatewayError {
+        let method_label = self.payment_method.as_ref().and_then(label);
+        GatewayError::Declined { code: self.into_code().unwrap_or_else(|| "unusable_method".to_owned()), method_label }
+    }
+
+    fn into_rejection(self, status: StatusCode, request_id: Option<String>) -> GatewayError {
+        if self.code.as_deref() == Some("payment_intent_unexpected_state")
+            && let Some(intent) = self.payment_intent
+        {
+            return GatewayError::WrongState { intent: Box::new((*intent).into()) };
+        }
+        let code = self.code.or(self.kind).unwrap_or_else(|| "unreadable".to_owned());
+        GatewayError::Rejected { status: status.as_u16(), code, param: self.param, request_id }
+    }
+}
+
+fn label(method: &WireMethod) -> Option<String> {
+    let WireMethod::Full { card: Some(card) } = method else {
+        return None;
+    };
+    let brand = match card.brand.as_str() {
+        "amex" => "American Express",
+        "diners" => "Diners Club",
+        "discover" => "Discover",
+        "jcb" => "JCB",
+        "mastercard" => "Mastercard",
+        "unionpay" => "UnionPay",
+        "visa" => "Visa",
+        _ => "Card",
+    };
+    Some(format!("{brand} •••• {}", card.last4))
+}

@@ -1,0 +1,52 @@
+//! Redis: makes reads cheaper and may vanish at any moment without a wrong answer. Every call has a time-out.
+
+use std::time::Duration;
+
+use deadpool_redis::{Config, Pool, PoolConfig, Runtime, Timeouts, redis};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Longer than this, and the database is quicker.
+const TIMEOUT: Duration = Duration::from_millis(50);
+const CONNECTIONS: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    #[error("REDIS_URL cannot be used: {0}")]
+    Config(#[from] deadpool_redis::CreatePoolError),
+    #[error("no connection to Redis: {0}")]
+    Pool(#[from] deadpool_redis::PoolError),
+    #[error("Redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error("Redis did not answer within {} ms", TIMEOUT.as_millis())]
+    Timeout,
+}
+
+#[derive(Clone)]
+pub struct Redis {
+    pool: Pool,
+}
+
+impl Redis {
+    /// Connects on first use.
+    ///
+    /// # Errors
+    /// When the URL cannot be used.
+    pub fn new(url: &SecretString) -> Result<Self, RedisError> {
+        let mut config = Config::from_url(url.expose_secret());
+        let timeouts = Timeouts { wait: Some(TIMEOUT), create: Some(TIMEOUT), recycle: Some(TIMEOUT) };
+        config.pool = Some(PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() });
+        Ok(Self { pool: config.create_pool(Some(Runtime::Tokio1))? })
+    }
+
+    /// Whether Redis answers.
+    ///
+    /// # Errors
+    /// When it does not, or too late.
+    pub async fn ping(&self) -> Result<(), RedisError> {
+        let ping = async {
+            let mut connection = self.pool.get().await?;
+            Ok(redis::cmd("PING").query_async(&mut connection).await?)
+        };
+        tokio::time::timeout(TIMEOUT, ping).await.map_err(|_| RedisError::Timeout)?
+    }
+}
