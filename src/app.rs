@@ -1,0 +1,110 @@
+//! Everything that a use case needs, built once at the start of a process. Tests build the same.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::sync::Notify;
+
+use crate::{
+    auth::{
+        access_token::AccessTokens,
+        password::{PasswordError, Passwords},
+        refresh_token::RefreshTokens,
+        revocations::Revocations,
+    },
+    clients::{
+        mailer::{MailError, Mailer},
+        payment_gateway::{GatewayConfig, GatewayConfigError, PaymentGateway},
+        redis::{Redis, RedisError},
+    },
+    clock::Clock,
+    config::Config,
+    embedded::mailbox::Mailbox,
+    sealing::Sealing,
+    services::{order_feed::OrderFeed, sale_feed::SaleFeed},
+    store::{self, StoreError},
+};
+
+const PROVIDER_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const PROVIDER_ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Mail(#[from] MailError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error("PAYMENT_URL or PAYMENT_SECRET_KEY cannot be used: {0}")]
+    Payment(#[from] GatewayConfigError),
+}
+
+/// Pools, clients, clock and configuration. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// The pool of whoever holds this `App`: requests, or jobs after [`App::for_jobs`].
+    pub db: PgPool,
+    jobs_db: PgPool,
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub sealing: Arc<Sealing>,
+    pub passwords: Passwords,
+    pub access_tokens: Arc<AccessTokens>,
+    pub refresh_tokens: Arc<RefreshTokens>,
+    pub revocations: Arc<Revocations>,
+    pub redis: Option<Redis>,
+    pub mailer: Arc<Mailer>,
+    pub payment_gateway: PaymentGateway,
+    pub order_feed: Arc<OrderFeed>,
+    pub sale_feed: Arc<SaleFeed>,
+    /// Rung after a commit that queued a payment or a mail; the runners poll as well, for other processes' messages.
+    pub payments_waiting: Arc<Notify>,
+    pub mail_waiting: Arc<Notify>,
+}
+
+impl App {
+    /// Connects to nothing yet. Mail goes to `mailbox` where there is one.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    pub fn new(config: Config, clock: Clock, mailbox: Option<Arc<Mailbox>>) -> Result<Self, AppError> {
+        let mailer = match mailbox {
+            Some(mailbox) => Mailer::Mailbox(mailbox),
+            None => Mailer::smtp(&config.mail)?,
+        };
+        let payment_gateway = PaymentGateway::new(&GatewayConfig {
+            base_url: config.payment.url.clone(),
+            secret_key: config.payment.secret_key.clone(),
+            return_url: config.http.public_url.clone(),
+            connect_timeout: PROVIDER_CONNECT_TIMEOUT,
+            answer_timeout: PROVIDER_ANSWER_TIMEOUT,
+        })?;
+        Ok(Self {
+            db: store::pool(&config.database.url, config.database.request_connections, "whitemonday requests")?,
+            jobs_db: store::pool(&config.database.url, config.database.job_connections, "whitemonday jobs")?,
+            clock,
+            sealing: Arc::new(Sealing::new(&config.keys)),
+            passwords: Passwords::new()?,
+            access_tokens: Arc::new(AccessTokens::new(&config.keys.tokens)),
+            refresh_tokens: Arc::new(RefreshTokens::new(&config.keys.tokens)),
+            revocations: Arc::default(),
+            redis: config.redis_url.as_ref().map(Redis::new).transpose()?,
+            mailer: Arc::new(mailer),
+            payment_gateway,
+            order_feed: Arc::default(),
+            sale_feed: Arc::default(),
+            payments_waiting: Arc::default(),
+            mail_waiting: Arc::default(),
+            config: Arc::new(config),
+        })
+    }
+
+    /// The same for background work, with its own connections: jobs cannot starve requests, nor requests jobs.
+    #[must_use]
+    pub fn for_jobs(&self) -> Self {
+        Self { db: self.jobs_db.clone(), ..self.clone() }
+    }
+}

@@ -1,0 +1,410 @@
+//! Every setting, read once and checked together, so that a wrong start reports all mistakes at once.
+//!
+//! Owns: names, defaults, ranges, cross-checks. Does not own: what the settings mean to those who use them.
+//! The only place that reads the environment. `.env.example` documents the same names; a test compares the two.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use crate::domain::money::Currency;
+
+/// Where settings come from: the process's environment, or the file that a running demo wrote for operators' commands.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `None` is the environment.
+    values: Option<BTreeMap<String, String>>,
+    defaults: BTreeMap<&'static str, &'static str>,
+}
+
+/// Name of the file in a demo's data folder, with `NAME=value` lines.
+pub const SETTINGS_FILE: &str = "settings.env";
+
+impl Settings {
+    /// The process's environment.
+    #[must_use]
+    pub const fn environment() -> Self {
+        Self { values: None, defaults: BTreeMap::new() }
+    }
+
+    /// Exactly these settings; the environment is not looked at.
+    #[must_use]
+    pub const fn fixed(values: BTreeMap<String, String>) -> Self {
+        Self { values: Some(values), defaults: BTreeMap::new() }
+    }
+
+    /// The same, with another default for one variable.
+    #[must_use]
+    pub fn or(mut self, name: &'static str, default: &'static str) -> Self {
+        self.defaults.insert(name, default);
+        self
+    }
+
+    /// The settings of the demo that runs on this data folder.
+    ///
+    /// # Errors
+    /// When no demo has written its settings there.
+    pub fn of_data_folder(folder: &Path) -> std::io::Result<Self> {
+        let text = std::fs::read_to_string(folder.join(SETTINGS_FILE))?;
+        let values = text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Self::fixed(values.collect()))
+    }
+
+    /// The value of a variable; an empty one is none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        let value = match &self.values {
+            Some(values) => values.get(name).cloned(),
+            None => std::env::var(name).ok(),
+        };
+        value.filter(|value| !value.trim().is_empty()).or_else(|| self.defaults.get(name).map(|&default| default.to_owned()))
+    }
+}
+
+/// Everything that is wrong with the settings, each with the variable's name.
+#[derive(Debug)]
+pub struct ConfigErrors(Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} to mend in the configuration (.env.example explains each variable):", self.0.len())?;
+        self.0.iter().try_for_each(|error| writeln!(f, "  - {error}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Reads variables and remembers every mistake instead of stopping at the first.
+struct Reader<'a> {
+    settings: &'a Settings,
+    names: Vec<&'static str>,
+    errors: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    const fn new(settings: &'a Settings) -> Self {
+        Self { settings, names: Vec::new(), errors: Vec::new() }
+    }
+
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        self.names.push(name);
+        self.settings.get(name)
+    }
+
+    /// A value that must be given. On a mistake the returned placeholder is never used: `finish` refuses.
+    fn required(&mut self, name: &'static str, what: &str) -> String {
+        self.text(name).unwrap_or_else(|| {
+            self.errors.push(format!("{name} is missing: {what}"));
+            String::new()
+        })
+    }
+
+    fn secret(&mut self, name: &'static str, what: &str) -> SecretString {
+        self.required(name, what).into()
+    }
+
+    fn parsed<T: FromStr>(&mut self, name: &'static str, default: T, rule: &str) -> T {
+        match self.text(name).map(|text| text.parse()) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(_)) => {
+                self.errors.push(format!("{name} must be {rule}"));
+                default
+            }
+        }
+    }
+
+    fn number(&mut self, name: &'static str, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {
+        let rule = format!("a number from {} to {}", range.start(), range.end());
+        let value = self.parsed(name, default, &rule);
+        if !range.contains(&value) {
+            self.errors.push(format!("{name} must be {rule}"));
+        }
+        value
+    }
+
+    fn switch(&mut self, name: &'static str) -> bool {
+        match self.text(name).as_deref() {
+            None | Some("off") => false,
+            Some("on") => true,
+            Some(_) => {
+                self.errors.push(format!("{name} must be on or off"));
+                false
+            }
+        }
+    }
+
+    fn url(&mut self, name: &'static str, default: &str, schemes: &[&str]) -> String {
+        let value = self.text(name).unwrap_or_else(|| default.to_owned());
+        if !schemes.iter().any(|scheme| value.starts_with(&format!("{scheme}://"))) {
+            self.errors.push(format!("{name} must start with {}://", schemes.join(":// or ")));
+        }
+        value.trim_end_matches('/').to_owned()
+    }
+
+    fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
+        if self.errors.is_empty() { Ok(value) } else { Err(ConfigErrors(self.errors)) }
+    }
+}
+
+/// 256 bits of key material with the number it is stored under.
+pub struct NumberedKey {
+    pub id: u8,
+    pub key: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for NumberedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NumberedKey({})", self.id)
+    }
+}
+
+impl Clone for NumberedKey {
+    fn clone(&self) -> Self {
+        Self { id: self.id, key: self.key.clone() }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    pub url: SecretString,
+    /// Past any pooler, for migrations.
+    pub direct_url: SecretString,
+    pub request_connections: u32,
+    pub job_connections: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct KeysConfig {
+    /// The first one seals, all of them open.
+    pub sealing: Vec<NumberedKey>,
+    pub blind_index: NumberedKey,
+    /// The first one signs access tokens, all of them verify.
+    pub tokens: Vec<NumberedKey>,
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    /// What links in mails start with, without a slash at the end.
+    pub public_url: String,
+    /// `GraphiQL` and introspection.
+    pub developer_tools: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct MailConfig {
+    /// `None` only where an in-memory mailbox stands in for SMTP: demo and tests.
+    pub smtp_url: Option<SecretString>,
+    pub from: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct PaymentConfig {
+    pub url: String,
+    pub secret_key: SecretString,
+}
+
+#[derive(Clone, Debug)]
+pub struct JobsConfig {
+    /// How long a delivery belongs to the worker that read it.
+    pub visibility: Duration,
+    /// After this a step's worker counts as gone.
+    pub step_deadline: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Pretty,
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "pretty" => Ok(Self::Pretty),
+            "json" => Ok(Self::Json),
+            _ => Err(()),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+/// All settings of a server or worker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub database: DatabaseConfig,
+    pub redis_url: Option<SecretString>,
+    pub keys: KeysConfig,
+    pub http: HttpConfig,
+    pub mail: MailConfig,
+    pub payment: PaymentConfig,
+    pub jobs: JobsConfig,
+    /// The one currency of the shop.
+    pub currency: Currency,
+}
+
+/// Who will use the settings; decides what must be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailTransport {
+    Smtp,
+    Mailbox,
+}
+
+impl Config {
+    /// Reads all settings of a server or worker.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn read(settings: &Settings, mail: MailTransport) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(settings);
+        let config = Self::from_reader(&mut reader, mail);
+        reader.finish(config)
+    }
+
+    fn from_reader(reader: &mut Reader<'_>, mail: MailTransport) -> Self {
+        Self {
+            database: DatabaseConfig::from_reader(reader),
+            redis_url: reader.text("REDIS_URL").map(Into::into),
+            keys: KeysConfig::from_reader(reader),
+            http: HttpConfig {
+                listen: reader.parsed("LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000)), "an address like 127.0.0.1:8000"),
+                public_url: reader.url("PUBLIC_URL", "http://127.0.0.1:8000", &["http", "https"]),
+                developer_tools: reader.switch("DEVELOPER_TOOLS"),
+            },
+            mail: MailConfig {
+                smtp_url: match mail {
+                    MailTransport::Smtp => Some(reader.secret("SMTP_URL", "like smtps://user:password@mail.example.com")),
+                    MailTransport::Mailbox => None,
+                },
+                from: reader.text("MAIL_FROM").unwrap_or_else(|| "WhiteMonday <no-reply@whitemonday.example>".to_owned()),
+            },
+            payment: PaymentConfig {
+                url: reader.url("PAYMENT_URL", "https://api.stripe.com", &["http", "https"]),
+                secret_key: reader.secret("PAYMENT_SECRET_KEY", "the payment provider's secret key"),
+            },
+            jobs: JobsConfig::from_reader(reader),
+            currency: reader.parsed("SHOP_CURRENCY", Currency::KRW, "three capital letters of ISO 4217, like KRW"),
+        }
+    }
+
+    /// The name of every variable, for the test that compares them with `.env.example`.
+    #[must_use]
+    pub fn variables() -> Vec<&'static str> {
+        let settings = Settings::fixed(BTreeMap::new());
+        let mut reader = Reader::new(&settings);
+        Self::from_reader(&mut reader, MailTransport::Smtp);
+        LogConfig::from_reader(&mut reader);
+        reader.names
+    }
+}
+
+impl DatabaseConfig {
+    /// Reads only what a command needs that talks to the database and nothing else.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn read(settings: &Settings) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(settings);
+        let config = Self::from_reader(&mut reader);
+        reader.finish(config)
+    }
+
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let url = reader.secret("DATABASE_URL", "like postgres://user:password@localhost:5432/whitemonday");
+        let direct_url = reader.text("DATABASE_DIRECT_URL").map_or_else(|| url.clone(), Into::into);
+        Self {
+            url,
+            direct_url,
+            request_connections: reader.number("DATABASE_REQUEST_CONNECTIONS", 16, 2..=500),
+            job_connections: reader.number("DATABASE_JOB_CONNECTIONS", 8, 2..=500),
+        }
+    }
+}
+
+impl KeysConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        Self {
+            sealing: reader.keys("SEALING_KEYS"),
+            blind_index: {
+                let mut keys = reader.keys("BLIND_INDEX_KEY");
+                if keys.len() > 1 {
+                    reader.errors.push("BLIND_INDEX_KEY must be one key".to_owned());
+                }
+                keys.pop().unwrap_or_else(|| NumberedKey { id: 0, key: Zeroizing::new([0; 32]) })
+            },
+            tokens: reader.keys("TOKEN_KEYS"),
+        }
+    }
+}
+
+impl JobsConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let visibility = reader.number("JOB_VISIBILITY_SECONDS", 45, 2..=3600);
+        let step_deadline = reader.number("JOB_STEP_DEADLINE_SECONDS", 30, 1..=3599);
+        if step_deadline >= visibility {
+            reader.errors.push(
+                "JOB_STEP_DEADLINE_SECONDS must be less than JOB_VISIBILITY_SECONDS, or a message is delivered again while its first worker is still at it"
+                    .to_owned(),
+            );
+        }
+        Self { visibility: Duration::from_secs(visibility.into()), step_deadline: Duration::from_secs(step_deadline.into()) }
+    }
+}
+
+impl LogConfig {
+    /// Reads the log settings alone: the log must stand before anything else can fail.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn read(settings: &Settings) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(settings);
+        let config = Self::from_reader(&mut reader);
+        reader.finish(config)
+    }
+
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        Self {
+            filter: reader.text("LOG").unwrap_or_else(|| "info,sqlx=warn".to_owned()),
+            format: reader.parsed("LOG_FORMAT", LogFormat::Pretty, "pretty or json"),
+        }
+    }
+}
+
+fn parse_key(text: &str) -> Option<NumberedKey> {
+    let (id, key) = text.trim().split_once(':')?;
+    let id = id.parse().ok().filter(|id| *id > 0)?;
+    let bytes = Zeroizing::new(BASE64_STANDARD.decode(key).ok()?);
+    let key = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).ok()?);
+    Some(NumberedKey { id, key })
+}
+
+impl Reader<'_> {
+    /// `id:base64,id:base64`, each key 32 bytes.
+    fn keys(&mut self, name: &'static str) -> Vec<NumberedKey> {
+        let text = Zeroizing::new(self.required(name, "make one with `whitemonday keys generate`"));
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let keys: Option<Vec<_>> = text.split(',').map(parse_key).collect();
+        let keys = keys.unwrap_or_default();
+        let mut ids: Vec<_> = keys.iter().map(|key| key.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if keys.is_empty() || ids.len() != keys.len() {
+            self.errors.push(format!(
+                "{name} must be `number:base64 of 32 bytes`, several separated by commas, with different numbers from 1 to 255"
+            ));
+        }
+        keys
+    }
+}

@@ -1,0 +1,78 @@
+//! Addresses: immutable, sealed versions.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::StoreError;
+use crate::domain::ids::{AddressId, CustomerId};
+
+#[derive(Clone, Debug)]
+pub struct Address {
+    pub id: AddressId,
+    pub customer_id: CustomerId,
+    pub content_sealed: Vec<u8>,
+    pub is_default: bool,
+}
+
+/// The address book of a customer: versions that stand, oldest first.
+pub async fn list_for_customers(db: &mut PgConnection, customers: &[CustomerId]) -> Result<Vec<Address>, StoreError> {
+    let rows = sqlx::query_as!(
+        Address,
+        r#"SELECT id AS "id: AddressId", customer_id AS "customer_id: CustomerId", content_sealed, is_default
+             FROM address
+            WHERE customer_id = ANY($1) AND retired_at IS NULL
+            ORDER BY created_at, id"#,
+        customers as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Versions by id, retired ones too: orders keep theirs.
+pub async fn list_by_ids(db: &mut PgConnection, ids: &[AddressId]) -> Result<Vec<Address>, StoreError> {
+    let rows = sqlx::query_as!(
+        Address,
+        r#"SELECT id AS "id: AddressId", customer_id AS "customer_id: CustomerId", content_sealed, is_default
+             FROM address
+            WHERE id = ANY($1)"#,
+        ids as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// The customer's standing addresses, the customer's row locked: two saves at the same moment follow one another.
+pub async fn lock_book(db: &mut PgConnection, customer: CustomerId) -> Result<Vec<Address>, StoreError> {
+    sqlx::query!("SELECT id FROM customer WHERE id = $1 FOR NO KEY UPDATE", customer as _).fetch_one(&mut *db).await?;
+    list_for_customers(db, &[customer]).await
+}
+
+pub struct NewAddress {
+    pub id: AddressId,
+    pub customer: CustomerId,
+    pub replaces: Option<AddressId>,
+    pub content_sealed: Vec<u8>,
+    pub is_default: bool,
+}
+
+/// Inserts a version; retires the one it replaces, and takes the default from the others when it is the new default.
+pub async fn insert(db: &mut PgConnection, address: &NewAddress, at: DateTime<Utc>) -> Result<(), StoreError> {
+    if address.is_default {
+        sqlx::query!("UPDATE address SET is_default = false WHERE customer_id = $1 AND is_default", address.customer as _)
+            .execute(&mut *db)
+            .await?;
+    }
+    sqlx::query!("UPDATE address SET retired_at = $2, is_default = false WHERE id = $1 AND retired_at IS NULL", address.replaces as _, at,)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query!(
+        "INSERT INTO address (id, customer_id, replaces_id, content_sealed, is_default, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        address.id as _,
+        address.customer as _,
+        address.replaces as _,
+        address.content_sealed,
+        address.is_default,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

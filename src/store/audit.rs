@@ -1,0 +1,108 @@
+//! The invariants that must hold at every moment, as SQL that counts the rows which break them.
+
+use sqlx::PgConnection;
+
+use super::StoreError;
+
+/// One invariant: the name in docs and alerts, what it says, and the statement that counts its violations.
+pub struct Invariant {
+    pub name: &'static str,
+    pub description: &'static str,
+    sql: &'static str,
+}
+
+/// All invariants. They look at one snapshot each, so they may run while the shop sells.
+pub const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "I1",
+        description: "Each sale has exactly its units, and its live and paid orders together no more than those",
+        sql: "SELECT count(*) FROM flash_sale s
+               WHERE s.units_ready_at IS NOT NULL
+                 AND (s.total_units <> (SELECT count(*) FROM stock_unit u WHERE u.sale_id = s.id)
+                      OR s.total_units < (SELECT coalesce(sum(l.quantity), 0)
+                                            FROM order_line l JOIN orders o ON o.id = l.order_id
+                                           WHERE l.flash_sale_id = s.id
+                                             AND o.status IN ('AWAITING_PAYMENT', 'EXPIRING', 'CANCELLING', 'PAID', 'PREPARING',
+                                                              'SHIPPED', 'DELIVERED', 'RETURN_REQUESTED')))",
+    },
+    Invariant {
+        name: "I2",
+        description: "An order has as many units as its lines say, exactly while it is live or paid",
+        sql: "SELECT count(*)
+                FROM order_line l
+                JOIN orders o ON o.id = l.order_id
+               WHERE l.flash_sale_id IS NOT NULL
+                 AND o.status <> 'IN_REVIEW'
+                 AND (SELECT count(*) FROM stock_unit u WHERE u.order_id = l.order_id AND u.sale_id = l.flash_sale_id)
+                     <> CASE WHEN o.status IN ('AWAITING_PAYMENT', 'EXPIRING', 'CANCELLING', 'PAID', 'PREPARING', 'SHIPPED',
+                                               'DELIVERED', 'RETURN_REQUESTED')
+                             THEN l.quantity ELSE 0 END",
+    },
+    Invariant {
+        name: "I3",
+        description: "Every taken unit belongs to an order that has a line of its sale",
+        sql: "SELECT count(*) FROM stock_unit u
+               WHERE u.order_id IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM order_line l WHERE l.order_id = u.order_id AND l.flash_sale_id = u.sale_id)",
+    },
+    Invariant {
+        name: "I4",
+        description: "At most one payment of an order is captured, and a paid order has one over its total",
+        sql: "SELECT count(*) FROM orders o
+               WHERE o.status IN ('PAID', 'PREPARING', 'SHIPPED', 'DELIVERED', 'RETURN_REQUESTED')
+                 AND (SELECT count(*) FROM payment p
+                       WHERE p.order_id = o.id AND p.status IN ('CAPTURED', 'PARTLY_REFUNDED', 'REFUNDED')
+                         AND p.amount_minor = o.total_minor AND p.currency = o.currency) <> 1",
+    },
+    Invariant {
+        name: "I6",
+        description: "No order that failed or expired keeps money",
+        sql: "SELECT count(*) FROM orders o JOIN payment p ON p.order_id = o.id
+               WHERE o.status IN ('PAYMENT_FAILED', 'CANCELLED', 'EXPIRED') AND p.status IN ('CAPTURED', 'PARTLY_REFUNDED')",
+    },
+    Invariant {
+        name: "I8",
+        description: "Every open payment has its message; every other open order has an end of its hold",
+        sql: "SELECT count(*) FROM orders o
+               WHERE o.status IN ('AWAITING_PAYMENT', 'EXPIRING')
+                 AND CASE WHEN EXISTS (SELECT 1 FROM payment p
+                                        WHERE p.order_id = o.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN'))
+                          THEN NOT EXISTS (SELECT 1 FROM pgmq.q_payment m WHERE m.message ->> 'id' = o.id::text)
+                          ELSE o.hold_expires_at IS NULL END",
+    },
+    Invariant {
+        name: "I9",
+        description: "The history of an order begins with version 1, never runs ahead of the order, and ends in its status",
+        sql: "SELECT count(*) FROM orders o
+                LEFT JOIN LATERAL (SELECT min(e.version) AS oldest, max(e.version) AS newest FROM order_event e WHERE e.order_id = o.id) h ON true
+                LEFT JOIN order_event last ON last.order_id = o.id AND last.version = h.newest
+               WHERE h.oldest IS DISTINCT FROM 1 OR h.newest > o.version OR last.status IS DISTINCT FROM o.status",
+    },
+    Invariant {
+        name: "I10",
+        description: "The counters of a sale equal a count of its units",
+        sql: "SELECT count(*) FROM flash_sale_live s
+               WHERE s.claimed <> (SELECT count(*) FROM stock_unit u WHERE u.sale_id = s.id AND u.order_id IS NOT NULL)",
+    },
+    Invariant {
+        name: "I11",
+        description: "No customer holds more of a sale than the limit, and each quota equals the customer's units",
+        sql: "SELECT count(*)
+                FROM purchase_quota q
+                LEFT JOIN (SELECT u.sale_id, o.customer_id, count(*) AS units
+                             FROM stock_unit u JOIN orders o ON o.id = u.order_id GROUP BY 1, 2) u USING (sale_id, customer_id)
+               WHERE q.held <> coalesce(u.units, 0) OR q.held > q.purchase_limit",
+    },
+    Invariant {
+        name: "STOCK",
+        description: "A product's ordinary stock equals the sum of its movements",
+        sql: "SELECT count(*) FROM product p
+               WHERE p.available <> (SELECT coalesce(sum(m.quantity), 0) FROM stock_movement m
+                                      WHERE m.product_id = p.id AND (m.flash_sale_id IS NULL OR m.kind IN ('ALLOCATED', 'DEALLOCATED')))",
+    },
+];
+
+/// How many rows break the invariant.
+pub async fn count_violations(db: &mut PgConnection, invariant: &Invariant) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar(invariant.sql).fetch_one(db).await?)
+}

@@ -1,0 +1,211 @@
+//! Customers and the tokens of their mails. Personal columns come and go sealed.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::StoreError;
+use crate::domain::{
+    customer::{Locale, Role},
+    ids::{CustomerId, OneTimeTokenId},
+};
+
+#[derive(Clone, Debug)]
+pub struct Customer {
+    pub id: CustomerId,
+    pub email_sealed: Vec<u8>,
+    pub email_verified_at: Option<DateTime<Utc>>,
+    pub name_sealed: Vec<u8>,
+    pub phone_sealed: Option<Vec<u8>>,
+    pub password_hash: String,
+    pub role: Role,
+    pub locale: Locale,
+    pub created_at: DateTime<Utc>,
+}
+
+pub struct NewCustomer {
+    pub id: CustomerId,
+    pub email_sealed: Vec<u8>,
+    pub email_index: Vec<u8>,
+    pub name_sealed: Vec<u8>,
+    pub phone_sealed: Option<Vec<u8>>,
+    pub password_hash: String,
+    pub role: Role,
+    pub locale: Locale,
+}
+
+pub async fn list_by_ids(db: &mut PgConnection, ids: &[CustomerId]) -> Result<Vec<Customer>, StoreError> {
+    let rows = sqlx::query_as!(
+        Customer,
+        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+                  role AS "role: Role", locale AS "locale: Locale", created_at
+             FROM customer
+            WHERE id = ANY($1)"#,
+        ids as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+pub async fn find_by_email_index(db: &mut PgConnection, email_index: &[u8]) -> Result<Option<Customer>, StoreError> {
+    let row = sqlx::query_as!(
+        Customer,
+        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+                  role AS "role: Role", locale AS "locale: Locale", created_at
+             FROM customer
+            WHERE email_index = $1"#,
+        email_index,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// The customer with this address, locked until the transaction ends.
+pub async fn lock_by_email_index(db: &mut PgConnection, email_index: &[u8]) -> Result<Option<Customer>, StoreError> {
+    let row = sqlx::query_as!(
+        Customer,
+        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+                  role AS "role: Role", locale AS "locale: Locale", created_at
+             FROM customer
+            WHERE email_index = $1
+              FOR UPDATE"#,
+        email_index,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// Inserts a customer who has yet to verify the address; false when the address is taken, which waits for whoever is
+/// just taking it.
+pub async fn insert(db: &mut PgConnection, customer: &NewCustomer, at: DateTime<Utc>) -> Result<bool, StoreError> {
+    let inserted = sqlx::query!(
+        "INSERT INTO customer (id, email_sealed, email_index, name_sealed, phone_sealed, password_hash, role, locale, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+             ON CONFLICT (email_index) DO NOTHING",
+        customer.id as _,
+        customer.email_sealed,
+        customer.email_index,
+        customer.name_sealed,
+        customer.phone_sealed,
+        customer.password_hash,
+        customer.role as _,
+        customer.locale as _,
+        at,
+    );
+    Ok(inserted.execute(db).await?.rows_affected() == 1)
+}
+
+/// What a second sign-up for a still unverified address replaces.
+pub struct Replacement {
+    pub name_sealed: Vec<u8>,
+    pub phone_sealed: Option<Vec<u8>>,
+    pub password_hash: String,
+    pub locale: Locale,
+}
+
+/// Replaces name, phone, password and language of a customer whose address is not verified.
+pub async fn update_unverified(db: &mut PgConnection, id: CustomerId, new: &Replacement, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE customer
+            SET name_sealed = $2, phone_sealed = $3, password_hash = $4, locale = $5, updated_at = $6
+          WHERE id = $1 AND email_verified_at IS NULL",
+        id as _,
+        new.name_sealed,
+        new.phone_sealed,
+        new.password_hash,
+        new.locale as _,
+        at,
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "unverified customer")
+}
+
+/// Marks the address as verified; the first time counts.
+pub async fn update_verified(db: &mut PgConnection, id: CustomerId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated =
+        sqlx::query!("UPDATE customer SET email_verified_at = coalesce(email_verified_at, $2), updated_at = $2 WHERE id = $1", id as _, at);
+    expect_one(updated.execute(db).await?.rows_affected(), "customer")
+}
+
+/// A new password. Whoever could set it has shown that mail to the address arrives, so the address counts as verified.
+pub async fn update_password(db: &mut PgConnection, id: CustomerId, password_hash: &str, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE customer SET password_hash = $2, email_verified_at = coalesce(email_verified_at, $3), updated_at = $3 WHERE id = $1",
+        id as _,
+        password_hash,
+        at,
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "customer")
+}
+
+pub async fn update_role(db: &mut PgConnection, id: CustomerId, role: Role, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!("UPDATE customer SET role = $2, updated_at = $3 WHERE id = $1", id as _, role as _, at);
+    expect_one(updated.execute(db).await?.rows_affected(), "customer")
+}
+
+/// What a one-time token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenPurpose {
+    VerifyEmail,
+    ResetPassword,
+}
+
+impl TokenPurpose {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::VerifyEmail => "VERIFY_EMAIL",
+            Self::ResetPassword => "RESET_PASSWORD",
+        }
+    }
+}
+
+pub struct NewOneTimeToken<'a> {
+    pub id: OneTimeTokenId,
+    pub customer: CustomerId,
+    pub purpose: TokenPurpose,
+    pub hash: &'a [u8],
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Stores a token's hash and voids the customer's earlier ones for the same purpose.
+pub async fn replace_token(db: &mut PgConnection, token: &NewOneTimeToken<'_>, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE one_time_token SET used_at = $3 WHERE customer_id = $1 AND purpose = $2 AND used_at IS NULL",
+        token.customer as _,
+        token.purpose.as_str(),
+        at,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO one_time_token (id, customer_id, purpose, token_hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        token.id as _,
+        token.customer as _,
+        token.purpose.as_str(),
+        token.hash,
+        at,
+        token.expires_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Uses a token up and tells whose it was; `None` when it is unknown, used or expired. One statement, so that two uses
+/// at the same moment are one.
+pub async fn use_token(
+    db: &mut PgConnection,
+    purpose: TokenPurpose,
+    hash: &[u8],
+    at: DateTime<Utc>,
+) -> Result<Option<CustomerId>, StoreError> {
+    let customer = sqlx::query_scalar!(
+        r#"UPDATE one_time_token
+              SET used_at = $3
+            WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > $3
+        RETURNING customer_id AS "customer_id: CustomerId""#,
+        hash,
+        purpose.as_str(),
+        at,
+    );
+    Ok(customer.fetch_optional(db).await?)
+}
+
+pub(super) const fn expect_one(rows: u64, what: &'static str) -> Result<(), StoreError> {
+    if rows == 1 { Ok(()) } else { Err(StoreError::Missing(what)) }
+}

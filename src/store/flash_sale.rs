@@ -1,0 +1,213 @@
+//! Flash sales and their live numbers.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::{Page, StoreError};
+use crate::domain::{
+    flash_sale::{FlashSalePhase, SaleUnits, SaleWindow},
+    ids::{CustomerId, FlashSaleId, ProductId},
+    money::{Currency, Money},
+};
+
+#[derive(Clone, Debug)]
+pub struct FlashSale {
+    pub id: FlashSaleId,
+    pub product_id: ProductId,
+    pub price_minor: i64,
+    pub currency: Currency,
+    pub opens_at: DateTime<Utc>,
+    pub closes_at: DateTime<Utc>,
+    pub total_units: i32,
+    pub per_customer_limit: i32,
+    pub hold_seconds: i32,
+    pub units_ready: bool,
+    pub cancelled: bool,
+    /// Sums of the sale's counters when the row was read.
+    pub claimed: i64,
+    pub sold: i64,
+}
+
+impl FlashSale {
+    #[must_use]
+    pub const fn price(&self) -> Money {
+        Money::new(self.price_minor, self.currency)
+    }
+
+    #[must_use]
+    pub const fn window(&self) -> SaleWindow {
+        SaleWindow { opens_at: self.opens_at, closes_at: self.closes_at, units_ready: self.units_ready, cancelled: self.cancelled }
+    }
+
+    #[must_use]
+    pub fn units(&self) -> SaleUnits {
+        let sum = |value: i64| i32::try_from(value).unwrap_or(self.total_units);
+        SaleUnits { total: self.total_units, claimed: sum(self.claimed), sold: sum(self.sold) }
+    }
+
+    #[must_use]
+    pub fn phase(&self, now: DateTime<Utc>) -> FlashSalePhase {
+        FlashSalePhase::at(now, self.window(), self.units())
+    }
+}
+
+/// A sale's place in the listing: by opening, then id.
+#[derive(Clone, Copy, Debug)]
+pub struct FlashSalePosition {
+    pub opens_at: DateTime<Utc>,
+    pub id: FlashSaleId,
+}
+
+/// One page of the sales that are in one of `phases` at `now` (all when empty), by opening.
+pub async fn list(
+    db: &mut PgConnection,
+    phases: &[FlashSalePhase],
+    now: DateTime<Utc>,
+    after: Option<FlashSalePosition>,
+    size: usize,
+) -> Result<Page<FlashSale>, StoreError> {
+    let rows = sqlx::query_as!(
+        FlashSale,
+        r#"SELECT s.id AS "id!: FlashSaleId", s.product_id AS "product_id!: ProductId", s.price_minor AS "price_minor!",
+                  s.currency AS "currency!: Currency", s.opens_at AS "opens_at!", s.closes_at AS "closes_at!",
+                  s.total_units AS "total_units!", s.per_customer_limit AS "per_customer_limit!", s.hold_seconds AS "hold_seconds!",
+                  s.units_ready_at IS NOT NULL AS "units_ready!", s.cancelled_at IS NOT NULL AS "cancelled!",
+                  s.claimed AS "claimed!", s.sold AS "sold!"
+             FROM flash_sale_live s
+            WHERE (cardinality($1::text[]) = 0 OR flash_sale_phase(s, $2) = ANY($1))
+              AND ($3::timestamptz IS NULL OR (s.opens_at, s.id) > ($3, $4::uuid))
+            ORDER BY s.opens_at, s.id
+            LIMIT $5"#,
+        names(phases) as _,
+        now,
+        after.map(|position| position.opens_at),
+        after.map(|position| position.id) as _,
+        i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(Page::from_surplus(rows, size))
+}
+
+/// How many sales are in one of `phases` at `now`.
+pub async fn count(db: &mut PgConnection, phases: &[FlashSalePhase], now: DateTime<Utc>) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM flash_sale_live s WHERE cardinality($1::text[]) = 0 OR flash_sale_phase(s, $2) = ANY($1)"#,
+        names(phases) as _,
+        now,
+    );
+    Ok(count.fetch_one(db).await?)
+}
+
+fn names(phases: &[FlashSalePhase]) -> Vec<&'static str> {
+    phases.iter().map(|phase| phase.as_str()).collect()
+}
+
+/// The sales with these ids, in no particular order.
+pub async fn list_by_ids(db: &mut PgConnection, ids: &[FlashSaleId]) -> Result<Vec<FlashSale>, StoreError> {
+    let rows = sqlx::query_as!(
+        FlashSale,
+        r#"SELECT s.id AS "id!: FlashSaleId", s.product_id AS "product_id!: ProductId", s.price_minor AS "price_minor!",
+                  s.currency AS "currency!: Currency", s.opens_at AS "opens_at!", s.closes_at AS "closes_at!",
+                  s.total_units AS "total_units!", s.per_customer_limit AS "per_customer_limit!", s.hold_seconds AS "hold_seconds!",
+                  s.units_ready_at IS NOT NULL AS "units_ready!", s.cancelled_at IS NOT NULL AS "cancelled!",
+                  s.claimed AS "claimed!", s.sold AS "sold!"
+             FROM flash_sale_live s
+            WHERE s.id = ANY($1)"#,
+        ids as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// For each product the sale that is open at `now`, or else the next one scheduled.
+pub async fn list_current_for_products(
+    db: &mut PgConnection,
+    products: &[ProductId],
+    now: DateTime<Utc>,
+) -> Result<Vec<FlashSale>, StoreError> {
+    let rows = sqlx::query_as!(
+        FlashSale,
+        r#"SELECT DISTINCT ON (s.product_id)
+                  s.id AS "id!: FlashSaleId", s.product_id AS "product_id!: ProductId", s.price_minor AS "price_minor!",
+                  s.currency AS "currency!: Currency", s.opens_at AS "opens_at!", s.closes_at AS "closes_at!",
+                  s.total_units AS "total_units!", s.per_customer_limit AS "per_customer_limit!", s.hold_seconds AS "hold_seconds!",
+                  s.units_ready_at IS NOT NULL AS "units_ready!", s.cancelled_at IS NOT NULL AS "cancelled!",
+                  s.claimed AS "claimed!", s.sold AS "sold!"
+             FROM flash_sale_live s
+            WHERE s.product_id = ANY($1) AND s.cancelled_at IS NULL AND s.closes_at > $2
+            ORDER BY s.product_id, s.opens_at"#,
+        products as _,
+        now,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Units that the customers hold or have bought, per sale; pairs without a row are zero.
+pub async fn list_viewer_units(
+    db: &mut PgConnection,
+    customer: CustomerId,
+    sales: &[FlashSaleId],
+) -> Result<Vec<(FlashSaleId, i32)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT sale_id AS "sale_id: FlashSaleId", held FROM purchase_quota WHERE customer_id = $1 AND sale_id = ANY($2)"#,
+        customer as _,
+        sales as _,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.sale_id, row.held)).collect())
+}
+
+pub struct NewFlashSale {
+    pub id: FlashSaleId,
+    pub product: ProductId,
+    pub price: Money,
+    pub opens_at: DateTime<Utc>,
+    pub closes_at: DateTime<Utc>,
+    pub units: i32,
+    pub per_customer_limit: i32,
+    pub hold_seconds: i32,
+}
+
+/// The constraint that allows one sale of a product at a time.
+pub const NO_OVERLAP: &str = "flash_sale_no_overlap";
+
+/// Inserts a sale that has no units yet, so it does not open.
+pub async fn insert(db: &mut PgConnection, sale: &NewFlashSale, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO flash_sale (id, product_id, price_minor, currency, opens_at, closes_at, total_units, per_customer_limit, hold_seconds, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        sale.id as _,
+        sale.product as _,
+        sale.price.minor,
+        sale.price.currency as _,
+        sale.opens_at,
+        sale.closes_at,
+        sale.units,
+        sale.per_customer_limit,
+        sale.hold_seconds,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Inserts the unit rows `from..=to`; rows that are there already stay.
+pub async fn insert_units(db: &mut PgConnection, sale: FlashSaleId, from: i32, to: i32) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO stock_unit (sale_id, seq) SELECT $1, seq FROM generate_series($2::integer, $3::integer) AS seq ON CONFLICT DO NOTHING",
+        sale as _,
+        from,
+        to,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets a sale open: all its units are there.
+pub async fn update_units_ready(db: &mut PgConnection, sale: FlashSaleId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!("UPDATE flash_sale SET units_ready_at = $2 WHERE id = $1 AND units_ready_at IS NULL", sale as _, at);
+    super::customer::expect_one(updated.execute(db).await?.rows_affected(), "sale without units")
+}

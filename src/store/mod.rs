@@ -1,0 +1,97 @@
+//! SQL and nothing else: plain functions over a connection, one file per aggregate.
+//!
+//! Owns: statements, rows, the names of constraints. Does not own: transactions (services open them), rules, sealing.
+//! Verbs: `find` → Option, `get` → error when missing, `list` → many, `lock` → FOR UPDATE, `insert`/`update`/`delete`.
+
+pub mod address;
+pub mod audit;
+pub mod category;
+pub mod clock;
+pub mod customer;
+pub mod flash_sale;
+pub mod idempotency;
+pub mod mail;
+pub mod order;
+pub mod payment;
+pub mod product;
+pub mod purchase;
+pub mod queue;
+pub mod schema;
+pub mod seed;
+pub mod session;
+pub mod stock;
+mod types;
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// How long a request waits for a connection before it counts as "too many at once".
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A row that must be there is not: a broken reference, never a client's mistake.
+    #[error("no {0}")]
+    Missing(&'static str),
+}
+
+impl StoreError {
+    /// The statement broke this constraint.
+    #[must_use]
+    pub fn violates(&self, constraint: &str) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.constraint() == Some(constraint))
+    }
+
+    /// The pool had no connection to give within [`ACQUIRE_TIMEOUT`]; nothing was done.
+    #[must_use]
+    pub const fn is_pool_exhausted(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Nothing was done and the same call may be repeated: deadlock, lock time-out, serialisation.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        const DEADLOCK: &str = "40P01";
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
+        const SERIALISATION: &str = "40001";
+        matches!(self, Self::Database(sqlx::Error::Database(error))
+            if matches!(error.code().as_deref(), Some(DEADLOCK | LOCK_NOT_AVAILABLE | SERIALISATION)))
+    }
+}
+
+/// A pool whose connections show up under `name` in `pg_stat_activity`. Connects on first use.
+///
+/// # Errors
+/// When the URL is not one of `PostgreSQL`.
+pub fn pool(url: &SecretString, connections: u32, name: &str) -> Result<PgPool, StoreError> {
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.application_name(name));
+    Ok(pool)
+}
+
+/// The rows of one page and whether there are more on the side that was asked for.
+#[derive(Debug)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    pub has_more: bool,
+}
+
+impl<T> Page<T> {
+    /// From one row more than the page holds.
+    #[must_use]
+    pub fn from_surplus(mut rows: Vec<T>, size: usize) -> Self {
+        let has_more = rows.len() > size;
+        rows.truncate(size);
+        Self { rows, has_more }
+    }
+}

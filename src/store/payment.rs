@@ -1,0 +1,183 @@
+//! Payment tries: one row per order and payment method that was tried.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::StoreError;
+use crate::domain::{
+    ids::{OrderId, PaymentId},
+    money::{Currency, Money},
+    payment::PaymentStatus,
+};
+
+#[derive(Clone, Debug)]
+pub struct Payment {
+    pub id: PaymentId,
+    pub order_id: OrderId,
+    pub try_number: i32,
+    pub status: PaymentStatus,
+    pub amount_minor: i64,
+    pub currency: Currency,
+    pub refunded_minor: i64,
+    pub provider: String,
+    pub provider_reference: Option<String>,
+    pub payment_method: String,
+    pub method_label: Option<String>,
+    pub next_action_url: Option<String>,
+    pub failure_code: Option<String>,
+    pub calls: i32,
+    pub deadline: DateTime<Utc>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Payment {
+    #[must_use]
+    pub const fn amount(&self) -> Money {
+        Money::new(self.amount_minor, self.currency)
+    }
+}
+
+/// All tries of these orders, oldest first.
+pub async fn list_for_orders(db: &mut PgConnection, orders: &[OrderId]) -> Result<Vec<Payment>, StoreError> {
+    let rows = sqlx::query_as!(
+        Payment,
+        r#"SELECT id AS "id: PaymentId", order_id AS "order_id: OrderId", try_number, status AS "status: PaymentStatus", amount_minor,
+                  currency AS "currency: Currency", refunded_minor, provider, provider_reference, payment_method, method_label,
+                  next_action_url, failure_code, calls, deadline, created_at, updated_at
+             FROM payment
+            WHERE order_id = ANY($1)
+            ORDER BY order_id, try_number"#,
+        orders as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+pub async fn list_by_ids(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec<Payment>, StoreError> {
+    let rows = sqlx::query_as!(
+        Payment,
+        r#"SELECT id AS "id: PaymentId", order_id AS "order_id: OrderId", try_number, status AS "status: PaymentStatus", amount_minor,
+                  currency AS "currency: Currency", refunded_minor, provider, provider_reference, payment_method, method_label,
+                  next_action_url, failure_code, calls, deadline, created_at, updated_at
+             FROM payment
+            WHERE id = ANY($1)"#,
+        ids as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+pub struct NewTry {
+    pub id: PaymentId,
+    pub order: OrderId,
+    pub try_number: i32,
+    pub amount: Money,
+    pub payment_method: String,
+}
+
+/// Inserts tries that are under way until `deadline`; afterwards their outcome is asked for.
+pub async fn insert_tries(
+    db: &mut PgConnection,
+    tries: &[NewTry],
+    provider: &str,
+    deadline: DateTime<Utc>,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO payment (id, order_id, try_number, status, amount_minor, currency, provider, payment_method, deadline, next_query_at, created_at, updated_at)
+         SELECT t.id, t.order_id, t.try_number, 'PROCESSING', t.amount_minor, t.currency, $7, t.payment_method, $8, $8, $9, $9
+           FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::text[], $6::text[])
+                AS t (id, order_id, try_number, amount_minor, currency, payment_method)",
+        &tries.iter().map(|new| new.id.0).collect::<Vec<_>>(),
+        &tries.iter().map(|new| new.order.0).collect::<Vec<_>>(),
+        &tries.iter().map(|new| new.try_number).collect::<Vec<_>>(),
+        &tries.iter().map(|new| new.amount.minor).collect::<Vec<_>>(),
+        &tries.iter().map(|new| new.amount.currency.to_string()).collect::<Vec<_>>(),
+        &tries.iter().map(|new| new.payment_method.clone()).collect::<Vec<_>>(),
+        provider,
+        deadline,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Gives tries whose worker is gone a new deadline, and counts the call to come: they belong to the caller now.
+pub async fn update_deadline(
+    db: &mut PgConnection,
+    ids: &[PaymentId],
+    deadline: DateTime<Utc>,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE payment SET deadline = $2, next_query_at = $2, calls = calls + 1, updated_at = $3 WHERE id = ANY($1)",
+        ids as _,
+        deadline,
+        at
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes the provider's ids of these tries, before any money moves, and answers the ones that are noted now: of two
+/// workers at one try the first one's id stands, and only that one may be charged.
+pub async fn update_references(
+    db: &mut PgConnection,
+    references: &[(PaymentId, String)],
+    at: DateTime<Utc>,
+) -> Result<Vec<(PaymentId, String)>, StoreError> {
+    let noted = sqlx::query!(
+        r#"UPDATE payment p
+              SET provider_reference = coalesce(p.provider_reference, r.reference), calls = p.calls + 1, updated_at = $3
+             FROM unnest($1::uuid[], $2::text[]) AS r (id, reference)
+            WHERE p.id = r.id
+        RETURNING p.id AS "id: PaymentId", p.provider_reference AS "reference!""#,
+        &references.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
+        &references.iter().map(|(_, reference)| reference.clone()).collect::<Vec<_>>(),
+        at,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(noted.into_iter().map(|row| (row.id, row.reference)).collect())
+}
+
+/// What became of a try.
+#[derive(Clone, Debug)]
+pub struct TryResult {
+    pub id: PaymentId,
+    pub status: PaymentStatus,
+    pub method_label: Option<String>,
+    pub next_action_url: Option<String>,
+    pub failure_code: Option<String>,
+}
+
+/// Of these tries the orders whose customers were not asked to authenticate yet. Call with the orders' rows locked.
+pub async fn list_not_waiting(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec<OrderId>, StoreError> {
+    let orders = sqlx::query_scalar!(
+        r#"SELECT order_id AS "order_id: OrderId" FROM payment WHERE id = ANY($1) AND status = 'PROCESSING'"#,
+        ids as _,
+    );
+    Ok(orders.fetch_all(db).await?)
+}
+
+/// Writes the results of tries that are still open; one that has ended already stays as it is.
+pub async fn update_results(db: &mut PgConnection, results: &[TryResult], at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE payment p
+            SET status = r.status, method_label = coalesce(r.method_label, p.method_label), next_action_url = r.next_action_url,
+                failure_code = r.failure_code, calls = p.calls + 1, updated_at = $6,
+                next_query_at = CASE WHEN r.status IN ('REQUIRES_ACTION', 'UNKNOWN') THEN p.next_query_at END
+           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) AS r (id, status, method_label, next_action_url, failure_code)
+          WHERE p.id = r.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')",
+        &results.iter().map(|result| result.id.0).collect::<Vec<_>>(),
+        &results.iter().map(|result| result.status.as_str().to_owned()).collect::<Vec<_>>(),
+        &results.iter().map(|result| result.method_label.clone()).collect::<Vec<_>>() as _,
+        &results.iter().map(|result| result.next_action_url.clone()).collect::<Vec<_>>() as _,
+        &results.iter().map(|result| result.failure_code.clone()).collect::<Vec<_>>() as _,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Products and their listing.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
+
+use super::{Page, StoreError};
+use crate::domain::{
+    ids::{CategoryId, ProductId},
+    money::{Currency, Money},
+};
+
+#[derive(Clone, Debug, FromRow)]
+pub struct Product {
+    pub id: ProductId,
+    pub category_id: Option<CategoryId>,
+    pub title: String,
+    pub description: String,
+    pub images: Vec<String>,
+    pub price_minor: i64,
+    pub currency: Currency,
+    pub available: i32,
+    pub archived_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Product {
+    #[must_use]
+    pub const fn price(&self) -> Money {
+        Money::new(self.price_minor, self.currency)
+    }
+}
+
+/// What a listing shows; archived products never.
+#[derive(Clone, Debug, Default)]
+pub struct ProductFilter {
+    pub category: Option<CategoryId>,
+    pub min_price_minor: Option<i64>,
+    pub max_price_minor: Option<i64>,
+    pub in_stock: Option<bool>,
+    /// With (or without) a sale that is open at `now`.
+    pub in_flash_sale: Option<bool>,
+    pub now: DateTime<Utc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProductSort {
+    Newest,
+    PriceAscending,
+    PriceDescending,
+    Title,
+}
+
+/// A product's place in a sort order: the sorted value and, for ties, the id.
+#[derive(Clone, Debug)]
+pub enum ProductPosition {
+    Created(DateTime<Utc>, ProductId),
+    Price(i64, ProductId),
+    Title(String, ProductId),
+}
+
+impl ProductSort {
+    /// The product's place in this order.
+    #[must_use]
+    pub fn position(self, product: &Product) -> ProductPosition {
+        match self {
+            Self::Newest => ProductPosition::Created(product.created_at, product.id),
+            Self::PriceAscending | Self::PriceDescending => ProductPosition::Price(product.price_minor, product.id),
+            Self::Title => ProductPosition::Title(product.title.clone(), product.id),
+        }
+    }
+
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Newest => "p.created_at",
+            Self::PriceAscending | Self::PriceDescending => "p.price_minor",
+            Self::Title => "p.title",
+        }
+    }
+
+    const fn is_descending(self) -> bool {
+        matches!(self, Self::Newest | Self::PriceDescending)
+    }
+}
+
+/// Which rows of a listing: so many after (or, backwards, before) a position.
+#[derive(Clone, Debug)]
+pub struct ProductSlice {
+    pub sort: ProductSort,
+    pub from: Option<ProductPosition>,
+    pub backwards: bool,
+    pub size: usize,
+}
+
+/// One page of the listing, in the order of the sort also when read backwards. Stays complete and without doubles while
+/// rows are inserted, because it continues from a position and not from a row number.
+pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &ProductSlice) -> Result<Page<Product>, StoreError> {
+    let mut query = QueryBuilder::new(
+        "SELECT p.id, p.category_id, p.title, p.description, p.images, p.price_minor, p.currency, p.available, p.archived_at, p.created_at, p.updated_at FROM product p WHERE ",
+    );
+    push_filter(&mut query, filter);
+    let descending = slice.sort.is_descending() != slice.backwards;
+    if let Some(position) = &slice.from {
+        query.push(" AND (").push(slice.sort.column()).push(", p.id) ").push(if descending { "< (" } else { "> (" });
+        match position {
+            ProductPosition::Created(at, id) => query.push_bind(*at).push(", ").push_bind(*id),
+            ProductPosition::Price(minor, id) => query.push_bind(*minor).push(", ").push_bind(*id),
+            ProductPosition::Title(title, id) => query.push_bind(title.clone()).push(", ").push_bind(*id),
+        };
+        query.push(")");
+    }
+    let direction = if descending { " DESC" } else { "" };
+    query.push(" ORDER BY ").push(slice.sort.column()).push(direction).push(", p.id").push(direction);
+    query.push(" LIMIT ").push_bind(i64::try_from(slice.size).unwrap_or(i64::MAX).saturating_add(1));
+    let rows = query.build_query_as::<Product>().fetch_all(db).await?;
+    let mut page = Page::from_surplus(rows, slice.size);
+    if slice.backwards {
+        page.rows.reverse();
+    }
+    Ok(page)
+}
+
+/// How many products the listing has in all.
+pub async fn count(db: &mut PgConnection, filter: &ProductFilter) -> Result<i64, StoreError> {
+    let mut query = QueryBuilder::new("SELECT count(*) FROM product p WHERE ");
+    push_filter(&mut query, filter);
+    Ok(query.build_query_scalar().fetch_one(db).await?)
+}
+
+fn push_filter(query: &mut QueryBuilder<'_, Postgres>, filter: &ProductFilter) {
+    query.push("p.archived_at IS NULL");
+    if let Some(category) = filter.category {
+        // The category and everything below it.
+        query
+            .push(" AND p.category_id IN (WITH RECURSIVE tree AS (SELECT id FROM category WHERE id = ")
+            .push_bind(category)
+            .push(" UNION ALL SELECT c.id FROM category c JOIN tree ON c.parent_id = tree.id) SELECT id FROM tree)");
+    }
+    if let Some(minor) = filter.min_price_minor {
+        query.push(" AND p.price_minor >= ").push_bind(minor);
+    }
+    if let Some(minor) = filter.max_price_minor {
+        query.push(" AND p.price_minor <= ").push_bind(minor);
+    }
+    if let Some(in_stock) = filter.in_stock {
+        query.push(if in_stock { " AND p.available > 0" } else { " AND p.available = 0" });
+    }
+    if let Some(in_flash_sale) = filter.in_flash_sale {
+        query
+            .push(if in_flash_sale { " AND EXISTS" } else { " AND NOT EXISTS" })
+            .push(" (SELECT 1 FROM flash_sale s WHERE s.product_id = p.id AND s.cancelled_at IS NULL AND s.units_ready_at IS NOT NULL AND s.opens_at <= ")
+            .push_bind(filter.now)
+            .push(" AND s.closes_at > ")
+            .push_bind(filter.now)
+            .push(")");
+    }
+}
+
+/// The products with these ids, archived ones too, in no particular order.
+pub async fn list_by_ids(db: &mut PgConnection, ids: &[ProductId]) -> Result<Vec<Product>, StoreError> {
+    let rows = sqlx::query_as!(
+        Product,
+        r#"SELECT id AS "id: ProductId", category_id AS "category_id: CategoryId", title, description, images, price_minor,
+                  currency AS "currency: Currency", available, archived_at, created_at, updated_at
+             FROM product
+            WHERE id = ANY($1)"#,
+        ids as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// The product, locked until the transaction ends.
+pub async fn lock(db: &mut PgConnection, id: ProductId) -> Result<Option<Product>, StoreError> {
+    let row = sqlx::query_as!(
+        Product,
+        r#"SELECT id AS "id: ProductId", category_id AS "category_id: CategoryId", title, description, images, price_minor,
+                  currency AS "currency: Currency", available, archived_at, created_at, updated_at
+             FROM product
+            WHERE id = $1
+              FOR UPDATE"#,
+        id as _,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// Takes units out of the ordinary stock if there are as many; false when there are not.
+pub async fn take_available(db: &mut PgConnection, id: ProductId, units: i32) -> Result<bool, StoreError> {
+    let taken = sqlx::query!("UPDATE product SET available = available - $2 WHERE id = $1 AND available >= $2", id as _, units);
+    Ok(taken.execute(db).await?.rows_affected() == 1)
+}

@@ -1,0 +1,137 @@
+//! The outbox: pgmq's calls. A message carries ids only; sending joins the business transaction, and so does deleting.
+//!
+//! Owns: the envelope and pgmq's functions. Does not own: what a message means (jobs, services).
+
+use std::{fmt, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::ids::DeadLetterId;
+
+/// The version of the envelope that this program writes and reads.
+const ENVELOPE_VERSION: u64 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Queue {
+    Payment,
+    Mail,
+}
+
+impl Queue {
+    pub const ALL: [Self; 2] = [Self::Payment, Self::Mail];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Payment => "payment",
+            Self::Mail => "mail",
+        }
+    }
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A message as a worker holds it until it is deleted or its visibility runs out.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub queue: Queue,
+    pub message_id: i64,
+    pub kind: String,
+    pub id: Uuid,
+    pub trace: Option<String>,
+}
+
+/// A message that does not say what this program can read.
+#[derive(Debug)]
+pub struct Unreadable {
+    pub queue: Queue,
+    pub message_id: i64,
+    pub deliveries: i32,
+    pub enqueued_at: DateTime<Utc>,
+    pub body: Value,
+    pub reason: String,
+}
+
+/// Appends a message; it becomes visible when the transaction commits.
+pub async fn send(db: &mut PgConnection, queue: Queue, kind: &str, id: Uuid, trace: Option<&str>) -> Result<(), StoreError> {
+    let body = json!({ "v": ENVELOPE_VERSION, "kind": kind, "id": id, "trace": trace });
+    sqlx::query!("SELECT pgmq.send($1, $2::jsonb)", queue.as_str(), body).fetch_one(db).await?;
+    Ok(())
+}
+
+/// Reads up to `limit` messages and hides them from other readers for `visibility`. Each body is read by itself: one bad
+/// message does not fail its neighbours.
+pub async fn read(
+    db: &mut PgConnection,
+    queue: Queue,
+    visibility: Duration,
+    limit: i32,
+) -> Result<Vec<Result<Delivery, Unreadable>>, StoreError> {
+    let seconds = i32::try_from(visibility.as_secs()).unwrap_or(i32::MAX);
+    let rows = sqlx::query!(
+        r#"SELECT msg_id AS "message_id!", read_ct AS "deliveries!", enqueued_at AS "enqueued_at!", message AS "body!"
+             FROM pgmq.read($1, $2, $3)"#,
+        queue.as_str(),
+        seconds,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    let parse = |row: &Value| -> Result<(String, Uuid, Option<String>), String> {
+        if row["v"] != json!(ENVELOPE_VERSION) {
+            return Err(format!("envelope version is not {ENVELOPE_VERSION}"));
+        }
+        let kind = row["kind"].as_str().ok_or("no kind")?.to_owned();
+        let id = row["id"].as_str().and_then(|id| id.parse().ok()).ok_or("no id")?;
+        Ok((kind, id, row["trace"].as_str().map(str::to_owned)))
+    };
+    let deliveries = rows.into_iter().map(|row| match parse(&row.body) {
+        Ok((kind, id, trace)) => Ok(Delivery { queue, message_id: row.message_id, kind, id, trace }),
+        Err(reason) => Err(Unreadable {
+            queue,
+            message_id: row.message_id,
+            deliveries: row.deliveries,
+            enqueued_at: row.enqueued_at,
+            body: row.body,
+            reason,
+        }),
+    });
+    Ok(deliveries.collect())
+}
+
+/// Acknowledges messages. Those that somebody else deleted meanwhile are no error: the state machine is the fence.
+pub async fn delete(db: &mut PgConnection, queue: Queue, message_ids: &[i64]) -> Result<(), StoreError> {
+    if !message_ids.is_empty() {
+        sqlx::query!("SELECT pgmq.delete($1, $2::bigint[])", queue.as_str(), message_ids).fetch_all(db).await?;
+    }
+    Ok(())
+}
+
+/// Sets a message aside for people, and takes it out of its queue.
+pub async fn bury(db: &mut PgConnection, message: &Unreadable, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO dead_letter (id, queue, message_id, kind, payload, reason, attempts, enqueued_at, dead_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             ON CONFLICT (queue, message_id) DO NOTHING",
+        DeadLetterId::new() as _,
+        message.queue.as_str(),
+        message.message_id,
+        message.body["kind"].as_str().unwrap_or("unknown"),
+        message.body,
+        message.reason,
+        message.deliveries,
+        message.enqueued_at,
+        at,
+    )
+    .execute(&mut *db)
+    .await?;
+    delete(db, message.queue, &[message.message_id]).await
+}

@@ -1,0 +1,119 @@
+//! The schema's life: pgmq by the crate's own installer, then the SQL migrations, under one lock.
+//!
+//! Owns: what `migrate` does, and the check that a server makes before it takes requests.
+
+use std::path::Path;
+
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    migrate::{Migrate, MigrateError, Migrator},
+};
+
+use super::{StoreError, queue::Queue};
+
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Two `migrate run` at the same moment follow one another.
+const LOCK: i64 = 0x0077_6d5f_6d69_6772;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error("pgmq could not be installed: {0}")]
+    Pgmq(#[from] pgmq::PgmqError),
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the database has migration {0}, which this program does not know: it is newer than the program")]
+    Newer(i64),
+    #[error("the database lacks migration {0}: run `whitemonday migrate run`")]
+    Older(i64),
+    #[error("migration {0} says that it is irreversible")]
+    Irreversible(i64),
+    #[error("there is nothing to revert")]
+    NothingToRevert,
+}
+
+impl From<sqlx::Error> for SchemaError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A migration and whether the database has it.
+#[derive(Clone, Debug)]
+pub struct MigrationState {
+    pub version: i64,
+    pub description: String,
+    pub applied: bool,
+}
+
+/// Brings the schema up to date and tells which migrations were applied. Needs the database's owner. Safe to run twice at
+/// the same moment; refuses a schema that is newer than the program.
+pub async fn run(pool: &PgPool) -> Result<Vec<MigrationState>, SchemaError> {
+    run_with(pool, &MIGRATOR).await
+}
+
+/// The same with the migrations of a folder: for development, when the program does not have the newest built in.
+pub async fn run_from(pool: &PgPool, folder: &Path) -> Result<Vec<MigrationState>, SchemaError> {
+    run_with(pool, &Migrator::new(folder).await?).await
+}
+
+async fn run_with(pool: &PgPool, migrator: &Migrator) -> Result<Vec<MigrationState>, SchemaError> {
+    let mut lock = PgConnection::connect_with(&pool.connect_options()).await?;
+    sqlx::query!("SELECT pg_advisory_lock($1)", LOCK).execute(&mut lock).await?;
+    let before = status_of(&mut lock, migrator).await?;
+    pgmq::PGMQueueExt::new_with_pool(pool.clone()).await.install_sql_from_embedded().await?;
+    for queue in Queue::ALL {
+        sqlx::query!("SELECT pgmq.create($1)", queue.as_str()).execute(&mut lock).await?;
+    }
+    migrator.run_direct(&mut lock).await?;
+    // The connection ends here, and the lock with it.
+    lock.close().await?;
+    Ok(before.into_iter().filter(|migration| !migration.applied).collect())
+}
+
+/// Every migration of the program, and whether the database has it.
+pub async fn status(pool: &PgPool) -> Result<Vec<MigrationState>, SchemaError> {
+    status_of(&mut *pool.acquire().await?, &MIGRATOR).await
+}
+
+async fn status_of(db: &mut PgConnection, migrator: &Migrator) -> Result<Vec<MigrationState>, SchemaError> {
+    let is_new = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NULL AS "is_new!""#).fetch_one(&mut *db).await?;
+    let applied = if is_new { Vec::new() } else { db.list_applied_migrations().await? };
+    let applied: Vec<i64> = applied.into_iter().map(|migration| migration.version).collect();
+    if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
+        return Err(SchemaError::Newer(*unknown));
+    }
+    let ups = migrator.iter().filter(|migration| migration.migration_type.is_up_migration());
+    Ok(ups
+        .map(|migration| MigrationState {
+            version: migration.version,
+            description: migration.description.to_string(),
+            applied: applied.contains(&migration.version),
+        })
+        .collect())
+}
+
+/// Undoes the newest migration; for development. Refuses a down file that says `-- irreversible`.
+pub async fn revert(pool: &PgPool) -> Result<MigrationState, SchemaError> {
+    let mut db = pool.acquire().await?;
+    let applied = status_of(&mut db, &MIGRATOR).await?.into_iter().rfind(|migration| migration.applied);
+    let newest = applied.ok_or(SchemaError::NothingToRevert)?;
+    let down = MIGRATOR.iter().find(|migration| migration.version == newest.version && migration.migration_type.is_down_migration());
+    match down {
+        Some(down) if !down.sql.contains("-- irreversible") => {
+            db.revert(down).await?;
+            Ok(newest)
+        }
+        _ => Err(SchemaError::Irreversible(newest.version)),
+    }
+}
+
+/// A server must not run on a schema that it does not know.
+pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+    match status(pool).await?.into_iter().find(|migration| !migration.applied) {
+        Some(missing) => Err(SchemaError::Older(missing.version)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,98 @@
+//! Sessions: log-ins and the rotation of their refresh tokens.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::{StoreError, customer::expect_one};
+use crate::domain::{
+    customer::Role,
+    ids::{CustomerId, SessionId},
+};
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub customer_id: CustomerId,
+    pub role: Role,
+    pub generation: i32,
+    pub refresh_hash: Vec<u8>,
+    pub rotated_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+pub struct NewSession<'a> {
+    pub id: SessionId,
+    pub customer: CustomerId,
+    pub refresh_hash: &'a [u8],
+    pub user_agent: Option<&'a str>,
+    pub expires_at: DateTime<Utc>,
+}
+
+pub async fn insert(db: &mut PgConnection, session: &NewSession<'_>, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO session (id, customer_id, refresh_hash, rotated_at, user_agent, created_at, last_used_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $4, $4, $6)",
+        session.id as _,
+        session.customer as _,
+        session.refresh_hash,
+        at,
+        session.user_agent,
+        session.expires_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The session with the customer's present role, locked until the transaction ends.
+pub async fn lock(db: &mut PgConnection, id: SessionId) -> Result<Option<Session>, StoreError> {
+    let row = sqlx::query_as!(
+        Session,
+        r#"SELECT s.id AS "id: SessionId", s.customer_id AS "customer_id: CustomerId", c.role AS "role: Role", s.generation,
+                  s.refresh_hash, s.rotated_at, s.expires_at, s.revoked_at
+             FROM session s
+             JOIN customer c ON c.id = s.customer_id
+            WHERE s.id = $1
+              FOR UPDATE OF s"#,
+        id as _,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// Makes `refresh_hash` the session's only valid token.
+pub async fn update_rotated(db: &mut PgConnection, id: SessionId, refresh_hash: &[u8], at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE session
+            SET generation = generation + 1, refresh_hash = $2, rotated_at = $3, last_used_at = $3
+          WHERE id = $1 AND revoked_at IS NULL",
+        id as _,
+        refresh_hash,
+        at,
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "live session")
+}
+
+/// Ends a session; an ended one stays as it is.
+pub async fn update_revoked(db: &mut PgConnection, id: SessionId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!("UPDATE session SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL", id as _, at).execute(db).await?;
+    Ok(())
+}
+
+/// Ends all sessions of a customer and tells which they were.
+pub async fn update_all_revoked(db: &mut PgConnection, customer: CustomerId, at: DateTime<Utc>) -> Result<Vec<SessionId>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        r#"UPDATE session SET revoked_at = $2 WHERE customer_id = $1 AND revoked_at IS NULL RETURNING id AS "id: SessionId""#,
+        customer as _,
+        at,
+    );
+    Ok(ids.fetch_all(db).await?)
+}
+
+/// Sessions that ended after `since`, with the moment.
+pub async fn list_revoked_since(db: &mut PgConnection, since: DateTime<Utc>) -> Result<Vec<(SessionId, DateTime<Utc>)>, StoreError> {
+    let rows = sqlx::query!(r#"SELECT id AS "id: SessionId", revoked_at AS "revoked_at!" FROM session WHERE revoked_at > $1"#, since)
+        .fetch_all(db)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.revoked_at)).collect())
+}

@@ -1,0 +1,101 @@
+//! Stock: movements, and units that come back. (They are taken by `buy_now`, see purchase.rs.)
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::StoreError;
+use crate::domain::{
+    ids::{FlashSaleId, OrderId, ProductId, StockMovementId},
+    stock::StockMovementKind,
+};
+
+pub struct NewMovement<'a> {
+    pub kind: StockMovementKind,
+    pub quantity: i32,
+    pub product: ProductId,
+    pub sale: Option<FlashSaleId>,
+    pub reason: Option<&'a str>,
+}
+
+pub async fn insert_movement(db: &mut PgConnection, movement: &NewMovement<'_>, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO stock_movement (id, kind, quantity, product_id, flash_sale_id, reason, at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        StockMovementId::new() as _,
+        movement.kind as _,
+        movement.quantity,
+        movement.product as _,
+        movement.sale as _,
+        movement.reason,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Gives the flash-sale units of these orders back: quota, units, counters and a movement each. An order that holds no
+/// units (any more) is left alone, so that twice is once. Call with the orders' rows locked.
+pub async fn release_units(db: &mut PgConnection, orders: &[OrderId], slot: i16, at: DateTime<Utc>) -> Result<(), StoreError> {
+    // Quotas before units, by (sale, customer): the lock order of every writer.
+    sqlx::query!(
+        "SELECT 1 AS one
+           FROM purchase_quota q
+          WHERE (q.sale_id, q.customer_id) IN (
+                    SELECT l.flash_sale_id, o.customer_id FROM orders o JOIN order_line l ON l.order_id = o.id
+                     WHERE o.id = ANY($1) AND l.flash_sale_id IS NOT NULL)
+          ORDER BY q.sale_id, q.customer_id
+            FOR UPDATE",
+        orders as _,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    sqlx::query!(
+        "WITH freed AS (
+             UPDATE stock_unit SET order_id = NULL WHERE order_id = ANY($1) RETURNING sale_id
+         ), line AS (
+             SELECT l.order_id, l.flash_sale_id, l.product_id, o.customer_id, l.quantity
+               FROM order_line l
+               JOIN orders o ON o.id = l.order_id
+              WHERE l.order_id = ANY($1) AND l.flash_sale_id IS NOT NULL
+                AND EXISTS (SELECT 1 FROM stock_unit u WHERE u.order_id = l.order_id AND u.sale_id = l.flash_sale_id)
+         ), quota AS (
+             UPDATE purchase_quota q
+                SET held = q.held - x.quantity
+               FROM (SELECT flash_sale_id, customer_id, sum(quantity) AS quantity FROM line GROUP BY 1, 2) x
+              WHERE q.sale_id = x.flash_sale_id AND q.customer_id = x.customer_id
+         ), counter AS (
+             INSERT INTO sale_counter (sale_id, slot, claimed)
+             SELECT sale_id, $2::smallint, -count(*) FROM freed GROUP BY sale_id ORDER BY sale_id
+                 ON CONFLICT (sale_id, slot) DO UPDATE SET claimed = sale_counter.claimed + excluded.claimed
+         )
+         INSERT INTO stock_movement (id, kind, quantity, product_id, flash_sale_id, order_id, at)
+         SELECT gen_random_uuid(), 'RELEASED', quantity, product_id, flash_sale_id, order_id, $3 FROM line",
+        orders as _,
+        slot,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Counts the units of these orders as sold, with a movement each. Call once per order, in the transaction that pays it.
+pub async fn record_sold(db: &mut PgConnection, orders: &[OrderId], slot: i16, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "WITH line AS (
+             SELECT order_id, flash_sale_id, product_id, quantity FROM order_line WHERE order_id = ANY($1)
+         ), counter AS (
+             INSERT INTO sale_counter (sale_id, slot, sold)
+             SELECT flash_sale_id, $2::smallint, sum(quantity) FROM line WHERE flash_sale_id IS NOT NULL GROUP BY 1 ORDER BY 1
+                 ON CONFLICT (sale_id, slot) DO UPDATE SET sold = sale_counter.sold + excluded.sold
+         )
+         INSERT INTO stock_movement (id, kind, quantity, product_id, flash_sale_id, order_id, at)
+         SELECT gen_random_uuid(), 'SOLD', 0, product_id, flash_sale_id, order_id, $3 FROM line",
+        orders as _,
+        slot,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
