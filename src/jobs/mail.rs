@@ -1,0 +1,31 @@
+//! Sends mails. Trigger: queue `mail`, message kind `send`, the mail's id.
+//!
+//! Idempotent as far as mail can be: a mail that is sent is forgotten with its message. A failure leaves the message for
+//! its next delivery.
+
+use futures_util::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::runner::{QueueRunner, guarded};
+use crate::{
+    app::App,
+    services::{ServiceError, mail},
+    store::queue::{Delivery, Queue},
+};
+
+const BATCH: i32 = 20;
+/// Each holds a connection of the jobs' pool while the SMTP server answers.
+const CONCURRENT_MAILS: usize = 4;
+
+pub async fn run(app: App, stop: CancellationToken) {
+    let bell = app.mail_waiting.clone();
+    QueueRunner { app, queue: Queue::Mail, batch: BATCH, bell, stop }.run(handle).await;
+}
+
+async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
+    let send = async |delivery: Delivery| {
+        guarded("mail", mail::deliver(&app, &delivery)).await;
+    };
+    stream::iter(deliveries).for_each_concurrent(CONCURRENT_MAILS, send).await;
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! Accounts: sign-up, the links in mails, passwords. Answers never tell whether an address is known.
+
+use chrono::TimeDelta;
+use sqlx::PgConnection;
+use zeroize::Zeroizing;
+
+use super::{InvalidInput, ServiceError, mail};
+use crate::{
+    app::App,
+    auth::secret_token::SecretToken,
+    domain::{
+        address::{PHONE_RULE, phone_number},
+        customer::{EmailAddress, Locale, Role, normalise_password, single_line},
+        ids::{CustomerId, OneTimeTokenId},
+    },
+    sealing::SealedColumn,
+    store::{
+        self,
+        customer::{Customer, NewCustomer, NewOneTimeToken, Replacement, TokenPurpose},
+    },
+};
+
+const VERIFY_LIFETIME: TimeDelta = TimeDelta::hours(24);
+const RESET_LIFETIME: TimeDelta = TimeDelta::minutes(30);
+
+const EMAIL_RULE: &str = "An e-mail address like name@example.com.";
+const PASSWORD_RULE: &str = "10 to 128 characters.";
+const NAME_RULE: &str = "1 to 100 characters.";
+
+/// As the client sent it.
+pub struct SignUp {
+    pub email: String,
+    pub password: Zeroizing<String>,
+    pub name: String,
+    pub phone: Option<String>,
+    pub locale: Option<Locale>,
+}
+
+/// What became of a request whose answer is the same for known and unknown addresses.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A mail is on its way if there is a reason for one.
+    Accepted,
+    Invalid(InvalidInput),
+}
+
+/// Makes an account whose address is yet to be verified, and mails the link. For an address that is known: an unverified
+/// account gets the new name and password and a new link, a verified one a mail that says so. One transaction; the
+/// customer's row is locked.
+pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> {
+    let Some(email) = EmailAddress::parse(&input.email) else {
+        return Ok(Request::Invalid(InvalidInput::new(&["email"], EMAIL_RULE)));
+    };
+    let Some(password) = normalise_password(&input.password).map(Zeroizing::new) else {
+        return Ok(Request::Invalid(InvalidInput::new(&["password"], PASSWORD_RULE)));
+    };
+    let Some(name) = single_line(&input.name, 100) else {
+        return Ok(Request::Invalid(InvalidInput::new(&["name"], NAME_RULE)));
+    };
+    let typed_phone = input.phone.filter(|phone| !phone.trim().is_empty());
+    let phone = typed_phone.as_deref().and_then(phone_number);
+    if typed_phone.is_some() && phone.is_none() {
+        return Ok(Request::Invalid(InvalidInput::new(&["phone"], PHONE_RULE)));
+    }
+
+    let password_hash = app.passwords.hash(password).await?;
+    let now = app.clock.now();
+    let locale = input.locale.unwrap_or(Locale::En);
+    let seal_phone = |id: CustomerId| phone.as_deref().map(|phone| app.sealing.seal(SealedColumn::CustomerPhone, id.0, phone)).transpose();
+    let id = CustomerId::new();
+    let new = NewCustomer {
+        id,
+        email_sealed: app.sealing.seal(SealedColumn::CustomerEmail, id.0, email.as_str())?,
+        email_index: app.sealing.email_index(&email),
+        name_sealed: app.sealing.seal(SealedColumn::CustomerName, id.0, &name)?,
+        phone_sealed: seal_phone(id)?,
+        password_hash,
+        role: Role::Customer,
+        locale,
+    };
+
+    let mut tx = app.db.begin().await?;
+    if store::customer::insert(&mut tx, &new, now).await? {
+        send_link(app, &mut tx, &Recipient { id, email: email.as_str(), locale }, TokenPurpose::VerifyEmail).await?;
+    } else if let Some(known) = store::customer::lock_by_email_index(&mut tx, &new.email_index).await? {
+        if known.email_verified_at.is_some() {
+            let recipient = Recipient { id: known.id, email: email.as_str(), locale: known.locale };
+            mail::send(app, &mut tx, &recipient, &mail::Letter::AlreadyRegistered).await?;
+        } else {
+            let replacement = Replacement {
+                name_sealed: app.sealing.seal(SealedColumn::CustomerName, known.id.0, &name)?,
+                phone_sealed: seal_phone(known.id)?,
+                password_hash: new.password_hash,
+                locale,
+            };
+            store::customer::update_unverified(&mut tx, known.id, &replacement, now).await?;
+            send_link(app, &mut tx, &Recipient { id: known.id, email: email.as_str(), locale }, TokenPurpose::VerifyEmail).await?;
+        }
+    }
+    tx.commit().await?;
+    app.mail_waiting.notify_one();
+    Ok(Request::Accepted)
+}
+
+/// Mails a new verification link to an address that is not verified yet; earlier links are void.
+pub async fn resend_verification(app: &App, email: &str) -> Result<Request, ServiceError> {
+    request_link(app, email, TokenPurpose::VerifyEmail, |customer| customer.email_verified_at.is_none()).await
+}
+
+/// Mails a link to set a new password; earlier links are void.
+pub async fn request_password_reset(app: &App, email: &str) -> Result<Request, ServiceError> {
+    request_link(app, email, TokenPurpose::ResetPassword, |_| true).await
+}
+
+async fn request_link(app: &App, email: &str, purpose: TokenPurpose, wanted: fn(&Customer) -> bool) -> Result<Request, ServiceError> {
+    let Some(email) = EmailAddress::parse(email) else {
+        return Ok(Request::Invalid(InvalidInput::new(&["email"], EMAIL_RULE)));
+    };
+    let mut tx = app.db.begin().await?;
+    let known = store::customer::lock_by_email_index(&mut tx, &app.sealing.email_index(&email)).await?;
+    if let Some(customer) = known.filter(wanted) {
+        let recipient = Recipient { id: customer.id, email: email.as_str(), locale: customer.locale };
+        send_link(app, &mut tx, &recipient, purpose).await?;
+    }
+    tx.commit().await?;
+    app.mail_waiting.notify_one();
+    Ok(Request::Accepted)
+}
+
+#[derive(Debug)]
+pub enum VerifyEmail {
+    Verified(CustomerId),
+    TokenInvalid,
+}
+
+/// Uses a verification token up. The same token a second time is `TokenInvalid`.
+pub async fn verify_email(app: &App, token: String) -> Result<VerifyEmail, ServiceError> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let hash = SecretToken::received(token).hash();
+    let Some(customer) = store::customer::use_token(&mut tx, TokenPurpose::VerifyEmail, &hash, now).await? else {
+        return Ok(VerifyEmail::TokenInvalid);
+    };
+    store::customer::update_verified(&mut tx, customer, now).await?;
+    tx.commit().await?;
+    Ok(VerifyEmail::Verified(customer))
+}
+
+#[derive(Debug)]
+pub enum ResetPassword {
+    Done,
+    Invalid(InvalidInput),
+    TokenInvalid,
+}
+
+/// Uses a reset token up, sets the password and ends all sessions of the customer.
+pub async fn reset_password(app: &App, token: String, new_password: &str) -> Result<ResetPassword, ServiceError> {
+    let Some(password) = normalise_password(new_password).map(Zeroizing::new) else {
+        return Ok(ResetPassword::Invalid(InvalidInput::new(&["newPassword"], PASSWORD_RULE)));
+    };
+    let password_hash = app.passwords.hash(password).await?;
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let hash = SecretToken::received(token).hash();
+    let Some(customer) = store::customer::use_token(&mut tx, TokenPurpose::ResetPassword, &hash, now).await? else {
+        return Ok(ResetPassword::TokenInvalid);
+    };
+    store::customer::update_password(&mut tx, customer, &password_hash, now).await?;
+    let ended = store::session::update_all_revoked(&mut tx, customer, now).await?;
+    tx.commit().await?;
+    for session in ended {
+        app.revocations.add(session, now);
+    }
+    Ok(ResetPassword::Done)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum GrantRole {
+    Granted,
+    NoSuchCustomer,
+}
+
+/// Gives the customer with this address a role and ends their sessions: access tokens carry the role.
+pub async fn grant_role(app: &App, email: &EmailAddress, role: Role) -> Result<GrantRole, ServiceError> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let Some(customer) = store::customer::lock_by_email_index(&mut tx, &app.sealing.email_index(email)).await? else {
+        return Ok(GrantRole::NoSuchCustomer);
+    };
+    store::customer::update_role(&mut tx, customer.id, role, now).await?;
+    store::session::update_all_revoked(&mut tx, customer.id, now).await?;
+    tx.commit().await?;
+    Ok(GrantRole::Granted)
+}
+
+/// Whom a mail goes to, and in which language.
+pub struct Recipient<'a> {
+    pub id: CustomerId,
+    pub email: &'a str,
+    pub locale: Locale,
+}
+
+async fn send_link(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, purpose: TokenPurpose) -> Result<(), ServiceError> {
+    let now = app.clock.now();
+    let token = SecretToken::random();
+    let (lifetime, letter) = match purpose {
+        TokenPurpose::VerifyEmail => (VERIFY_LIFETIME, mail::Letter::VerifyEmail(&token)),
+        TokenPurpose::ResetPassword => (RESET_LIFETIME, mail::Letter::ResetPassword(&token)),
+    };
+    let stored =
+        NewOneTimeToken { id: OneTimeTokenId::new(), customer: recipient.id, purpose, hash: &token.hash(), expires_at: now + lifetime };
+    store::customer::replace_token(db, &stored, now).await?;
+    mail::send(app, db, recipient, &letter).await
+}

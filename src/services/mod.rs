@@ -1,0 +1,69 @@
+//! Use cases: what the program does for its users, once for mutations, jobs and webhooks alike.
+//!
+//! Owns: transactions (nobody else opens one), the order of locks, outcomes. Does not own: SQL, GraphQL, timing of jobs.
+//! A function returns an outcome that the caller can act on; `Err` is for faults only.
+
+pub mod account;
+pub mod address;
+pub mod audit;
+pub mod clock;
+pub mod dead_letter;
+pub mod flash_sale;
+pub mod idempotency;
+pub mod mail;
+pub mod order;
+pub mod order_feed;
+pub mod payment;
+pub mod purchase;
+pub mod sale_feed;
+pub mod seed;
+pub mod session;
+
+use crate::{
+    auth::{access_token::AccessTokenError, password::PasswordError},
+    clients::mailer::MailError,
+    sealing::SealingError,
+    store::StoreError,
+};
+
+/// A fault: nothing that the caller could have done otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    AccessToken(#[from] AccessTokenError),
+    #[error(transparent)]
+    Mail(#[from] MailError),
+    #[error("a stored value does not read: {0}")]
+    Stored(#[from] serde_json::Error),
+    /// COMMIT was sent and its answer is lost: the same call with the same key tells.
+    #[error("the outcome of a commit is unknown: {0}")]
+    UnknownOutcome(#[source] StoreError),
+}
+
+impl From<sqlx::Error> for ServiceError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A value that breaks a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidInput {
+    /// Path below `input`.
+    pub field: &'static [&'static str],
+    /// For developers, in English.
+    pub rule: &'static str,
+}
+
+impl InvalidInput {
+    #[must_use]
+    pub const fn new(field: &'static [&'static str], rule: &'static str) -> Self {
+        Self { field, rule }
+    }
+}

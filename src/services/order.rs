@@ -1,0 +1,78 @@
+//! Orders: the one function that moves them, and the end of their holds.
+
+use sqlx::PgConnection;
+
+use super::ServiceError;
+use crate::{
+    app::App,
+    domain::{
+        ids::OrderId,
+        order::{OrderEventReason, OrderStatus},
+    },
+    store::{
+        self,
+        order::{Order, Step},
+    },
+};
+
+/// Orders whose hold is ended in one transaction.
+pub const EXPIRY_BATCH: i64 = 100;
+const COUNTER_SLOT: i16 = 24;
+
+/// Why an order moves: a code for clients, and perhaps words for people, never personal data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reason {
+    pub code: Option<OrderEventReason>,
+    pub note: Option<&'static str>,
+}
+
+impl From<OrderEventReason> for Reason {
+    fn from(code: OrderEventReason) -> Self {
+        Self { code: Some(code), note: None }
+    }
+}
+
+/// Moves locked orders to a state, with version and history, as far as the state table allows it; the others are left
+/// alone. The rows show the new state afterwards; the ids are those that moved. Every writer of an order's state calls
+/// this, with the rows locked in the caller's transaction.
+pub async fn transition(
+    app: &App,
+    db: &mut PgConnection,
+    orders: &mut [Order],
+    to: OrderStatus,
+    reason: Reason,
+) -> Result<Vec<OrderId>, ServiceError> {
+    let mut movable: Vec<&mut Order> = orders.iter_mut().filter(|order| order.status.may_become(to)).collect();
+    if movable.is_empty() {
+        return Ok(Vec::new());
+    }
+    let step = |order: &&mut Order| Step {
+        order: order.id,
+        from_version: order.version,
+        to,
+        reason: reason.code,
+        note: reason.note.map(str::to_owned),
+    };
+    let steps: Vec<Step> = movable.iter().map(step).collect();
+    store::order::update_status(db, &steps, app.clock.now()).await?;
+    for order in &mut movable {
+        order.status = to;
+        order.version += 1;
+    }
+    Ok(steps.into_iter().map(|step| step.order).collect())
+}
+
+/// Ends holds that have run out: the orders expire, their units are free again. One transaction of at most
+/// [`EXPIRY_BATCH`] orders; those with a payment under way are left to it. Returns how many expired.
+pub async fn expire_due(app: &App) -> Result<usize, ServiceError> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let mut due = store::order::lock_expired_holds(&mut tx, now, EXPIRY_BATCH).await?;
+    transition(app, &mut tx, &mut due, OrderStatus::Expiring, OrderEventReason::HoldExpired.into()).await?;
+    let expired = transition(app, &mut tx, &mut due, OrderStatus::Expired, OrderEventReason::HoldExpired.into()).await?;
+    store::stock::release_units(&mut tx, &expired, COUNTER_SLOT, now).await?;
+    tx.commit().await?;
+    let changed: Vec<_> = due.iter().map(|order| (order.id, order.customer_id)).collect();
+    app.order_feed.ring(&changed);
+    Ok(expired.len())
+}

@@ -1,0 +1,122 @@
+//! Tells subscribers that an order of theirs has changed.
+//!
+//! Owns: who listens, and the versions they were told of. A change in this process rings at once; a poll each second
+//! finds changes of other processes. Listeners read the present state themselves, so a slow one misses steps, not the end.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::ServiceError;
+use crate::{
+    app::App,
+    domain::ids::{CustomerId, OrderId},
+    store,
+};
+
+/// A subscription without an order's id follows this many of a customer's newest orders.
+pub const ORDERS_PER_CUSTOMER: i64 = 100;
+const IDS_PER_QUERY: usize = 1_000;
+
+/// What somebody listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    Customer(CustomerId),
+    Order(OrderId),
+}
+
+#[derive(Default)]
+pub struct OrderFeed(Mutex<HashMap<Topic, Entry>>);
+
+struct Entry {
+    bell: watch::Sender<()>,
+    /// Versions at the last poll.
+    seen: HashMap<OrderId, i32>,
+}
+
+/// Wakes its holder after each change; quick changes may be one. The topic is forgotten with its last listener.
+pub struct Listener {
+    feed: Arc<OrderFeed>,
+    topic: Topic,
+    bell: watch::Receiver<()>,
+}
+
+impl Listener {
+    /// Waits for the next change; `false` when the program is stopping.
+    pub async fn changed(&mut self) -> bool {
+        self.bell.changed().await.is_ok()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut entries = self.feed.entries();
+        // This listener's own receiver still counts.
+        if entries.get(&self.topic).is_some_and(|entry| entry.bell.receiver_count() <= 1) {
+            entries.remove(&self.topic);
+        }
+    }
+}
+
+impl OrderFeed {
+    fn entries(&self) -> MutexGuard<'_, HashMap<Topic, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens to a topic. Listen first, then read the present state: nothing is missed in between.
+    #[must_use]
+    pub fn listen(self: &Arc<Self>, topic: Topic) -> Listener {
+        let mut entries = self.entries();
+        let entry = entries.entry(topic).or_insert_with(|| Entry { bell: watch::Sender::new(()), seen: HashMap::new() });
+        Listener { feed: self.clone(), topic, bell: entry.bell.subscribe() }
+    }
+
+    /// These orders have changed, and the change is committed.
+    pub fn ring(&self, changed: &[(OrderId, CustomerId)]) {
+        let entries = self.entries();
+        for (order, customer) in changed {
+            for topic in [Topic::Order(*order), Topic::Customer(*customer)] {
+                if let Some(entry) = entries.get(&topic) {
+                    entry.bell.send_replace(());
+                }
+            }
+        }
+    }
+
+    /// Wakes a topic whose versions are others than the last time.
+    fn compare(&self, topic: Topic, versions: HashMap<OrderId, i32>) {
+        if let Some(entry) = self.entries().get_mut(&topic)
+            && entry.seen != versions
+        {
+            entry.seen = versions;
+            entry.bell.send_replace(());
+        }
+    }
+}
+
+/// Compares the versions of everything that is listened to with those of the last time, and wakes whom it concerns.
+pub async fn poll(app: &App) -> Result<(), ServiceError> {
+    let topics: Vec<Topic> = app.order_feed.entries().keys().copied().collect();
+    if topics.is_empty() {
+        return Ok(());
+    }
+    let mut db = app.db.acquire().await?;
+    for chunk in topics.chunks(IDS_PER_QUERY) {
+        let customers: Vec<_> = chunk.iter().filter_map(|topic| if let Topic::Customer(id) = topic { Some(*id) } else { None }).collect();
+        let orders: Vec<_> = chunk.iter().filter_map(|topic| if let Topic::Order(id) = topic { Some(*id) } else { None }).collect();
+        let mut versions: HashMap<Topic, HashMap<OrderId, i32>> = HashMap::new();
+        for (order, customer, version) in store::order::list_versions_for_customers(&mut db, &customers, ORDERS_PER_CUSTOMER).await? {
+            versions.entry(Topic::Customer(customer)).or_default().insert(order, version);
+        }
+        for (order, _, version) in store::order::list_versions(&mut db, &orders).await? {
+            versions.entry(Topic::Order(order)).or_default().insert(order, version);
+        }
+        for (topic, versions) in versions {
+            app.order_feed.compare(topic, versions);
+        }
+    }
+    Ok(())
+}

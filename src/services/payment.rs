@@ -1,0 +1,337 @@
+//! Paying orders: a try is written down before the provider is called, and settled with its message in one transaction.
+//!
+//! Owns: what each answer of the provider means for the order. Called by jobs/payment.rs, in groups.
+//! Locks: order (by id) → payment → quota → stock. The order's state is the fence: a second delivery changes nothing.
+
+use std::{collections::HashMap, ops::Range};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{ServiceError, order};
+use crate::{
+    app::App,
+    clients::payment_gateway::{GatewayError, Intent, IntentStatus, NewIntent},
+    domain::{
+        ids::{OrderId, PaymentId},
+        money::Money,
+        order::{OrderEventReason, OrderStatus},
+        payment::PaymentStatus,
+    },
+    store::{
+        self,
+        order::Order,
+        payment::{NewTry, Payment, TryResult},
+        queue::{Delivery, Queue},
+    },
+};
+
+pub const PROVIDER: &str = "stripe";
+/// Counter slots of settlement; purchases have others, see services/purchase.rs.
+const COUNTER_SLOTS: Range<i16> = 8..16;
+
+/// A try that this worker may now carry out.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    pub delivery: Delivery,
+    pub order: OrderId,
+    pub payment: PaymentId,
+    try_number: i32,
+    amount: Money,
+    method: String,
+    /// The intent's id at the provider, once there is one.
+    reference: Option<String>,
+    /// The hold has ended: who has not authenticated by now will not be waited for.
+    hold_is_over: bool,
+    /// How often others began it and were gone: the provider may have been called.
+    resumed: i32,
+}
+
+impl Begun {
+    /// The provider's idempotency key of a step. A try that is taken up again uses a new one, because an answer that was
+    /// an error stays stored under the old one; that is safe, for only the intent noted on the try's row is ever
+    /// confirmed, and an intent succeeds once.
+    fn key(&self, step: &str) -> String {
+        let key = format!("pay:{}:{}:{step}", self.order.0, self.try_number);
+        if self.resumed == 0 { key } else { format!("{key}:{}", self.resumed) }
+    }
+}
+
+/// Begins the payments of these deliveries. Orders that wait for no payment are acknowledged; a try that another worker is
+/// still at is left alone until its deadline, its message comes again. One transaction; the orders' rows are locked.
+pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, ServiceError> {
+    let now = app.clock.now();
+    let deadline = now + step_deadline(app);
+    let ids: Vec<OrderId> = deliveries.iter().map(|delivery| OrderId(delivery.id)).collect();
+
+    let mut tx = app.db.begin().await?;
+    let orders: HashMap<OrderId, Order> =
+        store::order::lock_by_ids(&mut tx, &ids).await?.into_iter().map(|order| (order.id, order)).collect();
+    let mut tries: HashMap<OrderId, Vec<Payment>> = HashMap::new();
+    for payment in store::payment::list_for_orders(&mut tx, &ids).await? {
+        tries.entry(payment.order_id).or_default().push(payment);
+    }
+
+    let (mut begun, mut done, mut new, mut resumed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for delivery in deliveries {
+        let order = orders.get(&OrderId(delivery.id));
+        let tries = tries.remove(&OrderId(delivery.id)).unwrap_or_default();
+        match next_step(order, &tries, now) {
+            Next::Acknowledge => done.push(delivery.message_id),
+            Next::LeaveAlone => {}
+            Next::Resume(payment) => {
+                resumed.push(payment.id);
+                begun.push(Begun {
+                    delivery,
+                    hold_is_over: order.and_then(|order| order.hold_expires_at).is_none_or(|end| end <= now),
+                    order: payment.order_id,
+                    payment: payment.id,
+                    try_number: payment.try_number,
+                    amount: payment.amount(),
+                    method: payment.payment_method.clone(),
+                    reference: payment.provider_reference.clone(),
+                    resumed: payment.calls + 1,
+                });
+            }
+            Next::Try { order, method } => {
+                let try_number = tries.last().map_or(1, |last| last.try_number + 1);
+                let payment = PaymentId::new();
+                let amount = order.total();
+                new.push(NewTry { id: payment, order: order.id, try_number, amount, payment_method: method.clone() });
+                begun.push(Begun {
+                    delivery,
+                    order: order.id,
+                    payment,
+                    try_number,
+                    amount,
+                    method,
+                    reference: None,
+                    hold_is_over: false,
+                    resumed: 0,
+                });
+            }
+        }
+    }
+    store::payment::insert_tries(&mut tx, &new, PROVIDER, deadline, now).await?;
+    store::payment::update_deadline(&mut tx, &resumed, deadline, now).await?;
+    store::queue::delete(&mut tx, Queue::Payment, &done).await?;
+    tx.commit().await?;
+    Ok(begun)
+}
+
+enum Next<'a> {
+    Acknowledge,
+    LeaveAlone,
+    Resume(&'a Payment),
+    Try { order: &'a Order, method: String },
+}
+
+fn next_step<'a>(order: Option<&'a Order>, tries: &'a [Payment], now: DateTime<Utc>) -> Next<'a> {
+    if let Some(open) = tries.iter().find(|payment| payment.status.is_open()) {
+        return if open.deadline > now { Next::LeaveAlone } else { Next::Resume(open) };
+    }
+    let Some(order) = order.filter(|order| order.status == OrderStatus::AwaitingPayment) else {
+        return Next::Acknowledge;
+    };
+    // A hold that is over is not charged any more: the expiry gives its units back.
+    match &order.payment_method {
+        Some(method) if order.hold_expires_at.is_some_and(|end| end > now) => Next::Try { order, method: method.clone() },
+        _ => Next::Acknowledge,
+    }
+}
+
+/// Until when the step belongs to its worker, from the start of the step.
+fn step_deadline(app: &App) -> TimeDelta {
+    TimeDelta::from_std(app.config.jobs.step_deadline).unwrap_or(TimeDelta::MAX)
+}
+
+/// What a call of the provider came to.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Captured {
+        label: Option<String>,
+    },
+    Declined {
+        code: String,
+        label: Option<String>,
+    },
+    /// The customer must authenticate there.
+    RequiresAction {
+        url: Option<String>,
+    },
+    /// The customer did not authenticate in time: the intent is cancelled, the hold's end does the rest.
+    Abandoned,
+    /// The provider speaks of another amount, currency or order than we asked for.
+    Mismatch,
+    /// Nobody knows yet, or surely not charged: the message comes again, and the provider is asked first.
+    Open {
+        reason: String,
+    },
+}
+
+/// Makes the intent at the provider, unconfirmed, unless there is one. Moves no money and touches no row.
+pub async fn create_intent(app: &App, mut begun: Begun) -> Result<Begun, (Begun, Answer)> {
+    if begun.reference.is_some() {
+        return Ok(begun);
+    }
+    let new = NewIntent {
+        amount_minor: begun.amount.minor,
+        currency: begun.amount.currency.as_str(),
+        payment_method: &begun.method,
+        order_id: begun.order.0,
+        attempt_id: begun.payment.0,
+    };
+    match app.payment_gateway.create_intent(&begun.key("create"), &new).await {
+        Ok(intent) if is_ours(&begun, &intent) => {
+            begun.reference = Some(intent.id);
+            Ok(begun)
+        }
+        Ok(_) => Err((begun, Answer::Mismatch)),
+        Err(error) => Err((begun, answer_of_error(error))),
+    }
+}
+
+/// Notes the intents' ids, from here on the provider can be asked by id, and goes on with the one that is noted. One
+/// statement.
+pub async fn record_references(app: &App, begun: Vec<Begun>) -> Result<Vec<Begun>, ServiceError> {
+    let known = |begun: &Begun| begun.reference.clone().map(|reference| (begun.payment, reference));
+    let references: Vec<_> = begun.iter().filter_map(known).collect();
+    let noted = store::payment::update_references(&mut *app.db.acquire().await?, &references, app.clock.now()).await?;
+    let mut noted: HashMap<PaymentId, String> = noted.into_iter().collect();
+    Ok(begun.into_iter().map(|begun| Begun { reference: noted.remove(&begun.payment), ..begun }).collect())
+}
+
+/// Takes the money, once: asks first when another worker may have done so already. Touches no row.
+pub async fn confirm(app: &App, begun: &Begun) -> Answer {
+    let Some(reference) = &begun.reference else {
+        return Answer::Open { reason: "no intent".to_owned() };
+    };
+    if begun.resumed > 0 {
+        match app.payment_gateway.retrieve_intent(reference).await {
+            Ok(intent) if intent.status == IntentStatus::RequiresAction && begun.hold_is_over => {
+                return give_up(app, begun, reference).await;
+            }
+            Ok(intent) if intent.status != IntentStatus::RequiresConfirmation => return answer_of_intent(begun, intent),
+            Ok(_) => {}
+            Err(error) => return answer_of_error(error),
+        }
+    }
+    match app.payment_gateway.confirm_intent(&begun.key("confirm"), reference, &begun.method).await {
+        Ok(intent) => answer_of_intent(begun, intent),
+        Err(GatewayError::WrongState { intent }) => answer_of_intent(begun, *intent),
+        Err(error) => answer_of_error(error),
+    }
+}
+
+/// Cancels an intent whose customer did not authenticate in time. If the money was taken meanwhile, that is the answer.
+async fn give_up(app: &App, begun: &Begun, reference: &str) -> Answer {
+    match app.payment_gateway.cancel_intent(&begun.key("cancel"), reference).await {
+        Ok(intent) => answer_of_intent(begun, intent),
+        Err(GatewayError::WrongState { intent }) => answer_of_intent(begun, *intent),
+        Err(error) => answer_of_error(error),
+    }
+}
+
+fn is_ours(begun: &Begun, intent: &Intent) -> bool {
+    intent.amount_minor == begun.amount.minor
+        && intent.currency == begun.amount.currency.as_str()
+        && intent.order_id == Some(begun.order.0)
+        && intent.attempt_id == Some(begun.payment.0)
+}
+
+fn answer_of_intent(begun: &Begun, intent: Intent) -> Answer {
+    if !is_ours(begun, &intent) {
+        return Answer::Mismatch;
+    }
+    match intent.status {
+        IntentStatus::Succeeded if intent.received_minor == begun.amount.minor => Answer::Captured { label: intent.method_label },
+        IntentStatus::Succeeded => Answer::Mismatch,
+        IntentStatus::RequiresAction => Answer::RequiresAction { url: intent.next_action_url },
+        IntentStatus::RequiresPaymentMethod => {
+            Answer::Declined { code: intent.failure_code.unwrap_or_else(|| "declined".to_owned()), label: intent.method_label }
+        }
+        IntentStatus::Canceled => Answer::Abandoned,
+        IntentStatus::Processing | IntentStatus::RequiresConfirmation => {
+            Answer::Open { reason: format!("the intent is {:?}", intent.status) }
+        }
+    }
+}
+
+fn answer_of_error(error: GatewayError) -> Answer {
+    match error {
+        GatewayError::Declined { code, method_label } => Answer::Declined { code, label: method_label },
+        other => Answer::Open { reason: other.to_string() },
+    }
+}
+
+/// Settles tries by their answers, and acknowledges their messages: order, history, units, payment and message in one
+/// transaction. A try or order that has been settled meanwhile stays as it is. Open answers, and customers who are still to
+/// authenticate, keep their message: its next delivery asks the provider.
+pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), ServiceError> {
+    let now = app.clock.now();
+    let slot = rand::random_range(COUNTER_SLOTS);
+    let ids: Vec<OrderId> = answered.iter().map(|(begun, _)| begun.order).collect();
+    let results: Vec<TryResult> = answered.iter().filter_map(|(begun, answer)| result(begun.payment, answer)).collect();
+    let targets: HashMap<OrderId, OrderStatus> =
+        answered.iter().filter_map(|(begun, answer)| Some((begun.order, target(answer)?))).collect();
+    let stays = |answer: &Answer| matches!(answer, Answer::Open { .. } | Answer::RequiresAction { .. });
+    let done: Vec<i64> = answered.iter().filter(|(_, answer)| !stays(answer)).map(|(begun, _)| begun.delivery.message_id).collect();
+    let is_waiting = |answer: &Answer| matches!(answer, Answer::RequiresAction { .. });
+    let waiting: Vec<PaymentId> = answered.iter().filter(|(_, answer)| is_waiting(answer)).map(|(begun, _)| begun.payment).collect();
+
+    let mut tx = app.db.begin().await?;
+    let mut by_target: HashMap<OrderStatus, Vec<Order>> = HashMap::new();
+    for order in store::order::lock_by_ids(&mut tx, &ids).await? {
+        if let Some(status) = targets.get(&order.id) {
+            by_target.entry(*status).or_default().push(order);
+        }
+    }
+    let newly_waiting = store::payment::list_not_waiting(&mut tx, &waiting).await?;
+    store::payment::update_results(&mut tx, &results, now).await?;
+    let mut changed = store::order::update_version(&mut tx, &newly_waiting, now).await?;
+    for (status, orders) in &mut by_target {
+        let moved = order::transition(app, &mut tx, orders, *status, reason(*status)).await?;
+        match status {
+            OrderStatus::Paid => store::stock::record_sold(&mut tx, &moved, slot, now).await?,
+            OrderStatus::PaymentFailed => store::stock::release_units(&mut tx, &moved, slot, now).await?,
+            _ => {}
+        }
+    }
+    store::queue::delete(&mut tx, Queue::Payment, &done).await?;
+    tx.commit().await?;
+
+    changed.extend(by_target.values().flatten().map(|order| (order.id, order.customer_id)));
+    app.order_feed.ring(&changed);
+    Ok(())
+}
+
+const fn target(answer: &Answer) -> Option<OrderStatus> {
+    match answer {
+        Answer::Captured { .. } => Some(OrderStatus::Paid),
+        Answer::Declined { .. } => Some(OrderStatus::PaymentFailed),
+        Answer::Mismatch => Some(OrderStatus::InReview),
+        Answer::RequiresAction { .. } | Answer::Abandoned | Answer::Open { .. } => None,
+    }
+}
+
+fn reason(status: OrderStatus) -> order::Reason {
+    match status {
+        OrderStatus::PaymentFailed => OrderEventReason::PaymentDeclined.into(),
+        OrderStatus::InReview => OrderEventReason::Mismatch.into(),
+        _ => order::Reason::default(),
+    }
+}
+
+fn result(id: PaymentId, answer: &Answer) -> Option<TryResult> {
+    let result = |status| TryResult { id, status, method_label: None, next_action_url: None, failure_code: None };
+    match answer.clone() {
+        Answer::Captured { label } => Some(TryResult { method_label: label, ..result(PaymentStatus::Captured) }),
+        Answer::Declined { code, label } => {
+            Some(TryResult { failure_code: Some(code), method_label: label, ..result(PaymentStatus::Declined) })
+        }
+        Answer::RequiresAction { url } => Some(TryResult { next_action_url: url, ..result(PaymentStatus::RequiresAction) }),
+        Answer::Abandoned => Some(TryResult { failure_code: Some("not_authenticated".to_owned()), ..result(PaymentStatus::Failed) }),
+        Answer::Mismatch => Some(result(PaymentStatus::Unknown)),
+        // Still under way: the deadline and the next delivery decide.
+        Answer::Open { .. } => None,
+    }
+}
