@@ -1,0 +1,139 @@
+//! Batched reads: what the fields of one level ask for becomes one statement. One loader per request, nothing cached.
+
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use async_graphql::dataloader::Loader;
+use sqlx::{Postgres, pool::PoolConnection};
+
+use super::errors::ApiError;
+use crate::{
+    app::App,
+    domain::ids::{AddressId, CategoryId, CustomerId, FlashSaleId, OrderId, PaymentId, ProductId},
+    store::{
+        self, StoreError, address::Address, category::Category, customer::Customer, flash_sale::FlashSale, order::Order, order::OrderEvent,
+        order::OrderLine, payment::Payment, product::Product,
+    },
+};
+
+pub struct StoreLoader {
+    app: App,
+}
+
+impl StoreLoader {
+    pub const fn new(app: App) -> Self {
+        Self { app }
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        Ok(self.app.db.acquire().await?)
+    }
+}
+
+/// Keys of relations, each a type of its own: a category's children are not its products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChildrenOf(pub CategoryId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CurrentSaleOf(pub ProductId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UnitsOf(pub CustomerId, pub FlashSaleId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressesOf(pub CustomerId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinesOf(pub OrderId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventsOf(pub OrderId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PaymentsOf(pub OrderId);
+
+/// A failed read, shared by all fields that waited for it; logged already.
+#[derive(Clone, Debug)]
+pub struct LoaderError(Arc<StoreError>);
+
+impl From<StoreError> for LoaderError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a loader failed");
+        Self(Arc::new(error))
+    }
+}
+
+impl From<LoaderError> for async_graphql::Error {
+    fn from(error: LoaderError) -> Self {
+        ApiError::from(&*error.0).into()
+    }
+}
+
+fn one_each<K: Eq + Hash, V>(rows: Vec<V>, key: impl Fn(&V) -> K) -> HashMap<K, V> {
+    rows.into_iter().map(|row| (key(&row), row)).collect()
+}
+
+fn many_each<K: Eq + Hash, V>(rows: Vec<V>, key: impl Fn(&V) -> Option<K>) -> HashMap<K, Vec<V>> {
+    let mut groups: HashMap<K, Vec<V>> = HashMap::new();
+    for row in rows {
+        if let Some(key) = key(&row) {
+            groups.entry(key).or_default().push(row);
+        }
+    }
+    groups
+}
+
+/// Implements a loader: key type, value type, how the store is asked, how rows are grouped.
+macro_rules! loader {
+    ($key:ty => $value:ty, |$self:ident, $keys:ident, $db:ident| $load:expr) => {
+        impl Loader<$key> for StoreLoader {
+            type Value = $value;
+            type Error = LoaderError;
+
+            async fn load(&$self, $keys: &[$key]) -> Result<HashMap<$key, $value>, LoaderError> {
+                let load = async {
+                    let mut connection = $self.connection().await?;
+                    let $db = &mut *connection;
+                    Ok($load)
+                };
+                load.await.map_err(|error: StoreError| error.into())
+            }
+        }
+    };
+}
+
+loader!(CategoryId => Category, |self, keys, db| one_each(store::category::list_by_ids(db, keys).await?, |row| row.id));
+loader!(ProductId => Product, |self, keys, db| one_each(store::product::list_by_ids(db, keys).await?, |row| row.id));
+loader!(FlashSaleId => FlashSale, |self, keys, db| one_each(store::flash_sale::list_by_ids(db, keys).await?, |row| row.id));
+loader!(CustomerId => Customer, |self, keys, db| one_each(store::customer::list_by_ids(db, keys).await?, |row| row.id));
+loader!(AddressId => Address, |self, keys, db| one_each(store::address::list_by_ids(db, keys).await?, |row| row.id));
+loader!(OrderId => Order, |self, keys, db| one_each(store::order::list_by_ids(db, keys).await?, |row| row.id));
+loader!(PaymentId => Payment, |self, keys, db| one_each(store::payment::list_by_ids(db, keys).await?, |row| row.id));
+loader!(ChildrenOf => Vec<Category>, |self, keys, db| {
+    let parents: Vec<_> = keys.iter().map(|key| key.0).collect();
+    many_each(store::category::list_children(db, &parents).await?, |row| row.parent_id.map(ChildrenOf))
+});
+loader!(CurrentSaleOf => FlashSale, |self, keys, db| {
+    let products: Vec<_> = keys.iter().map(|key| key.0).collect();
+    let now = self.app.clock.now();
+    one_each(store::flash_sale::list_current_for_products(db, &products, now).await?, |row| CurrentSaleOf(row.product_id))
+});
+loader!(UnitsOf => i32, |self, keys, db| {
+    let mut units = HashMap::new();
+    // One caller, one customer: this is one statement.
+    for (customer, keys) in many_each(keys.to_vec(), |key| Some(key.0)) {
+        let sales: Vec<_> = keys.iter().map(|key| key.1).collect();
+        let rows = store::flash_sale::list_viewer_units(db, customer, &sales).await?;
+        units.extend(rows.into_iter().map(|(sale, held)| (UnitsOf(customer, sale), held)));
+    }
+    units
+});
+loader!(AddressesOf => Vec<Address>, |self, keys, db| {
+    let customers: Vec<_> = keys.iter().map(|key| key.0).collect();
+    many_each(store::address::list_for_customers(db, &customers).await?, |row| Some(AddressesOf(row.customer_id)))
+});
+loader!(LinesOf => Vec<OrderLine>, |self, keys, db| {
+    let orders: Vec<_> = keys.iter().map(|key| key.0).collect();
+    many_each(store::order::list_lines(db, &orders).await?, |row| Some(LinesOf(row.order_id)))
+});
+loader!(EventsOf => Vec<OrderEvent>, |self, keys, db| {
+    let orders: Vec<_> = keys.iter().map(|key| key.0).collect();
+    many_each(store::order::list_events(db, &orders).await?, |row| Some(EventsOf(row.order_id)))
+});
+loader!(PaymentsOf => Vec<Payment>, |self, keys, db| {
+    let orders: Vec<_> = keys.iter().map(|key| key.0).collect();
+    many_each(store::payment::list_for_orders(db, &orders).await?, |row| Some(PaymentsOf(row.order_id)))
+});

@@ -1,0 +1,67 @@
+//! The GraphQL API: types and fields, one file per noun.
+//!
+//! Owns: parsing ids, who may see what, payloads. Does not own: rules (services), SQL (store), transport (http).
+//! A resolver is: parse → viewer → one service call → payload.
+
+mod address;
+mod category;
+mod connection;
+pub mod context;
+mod customer;
+pub mod errors;
+mod flash_sale;
+mod loaders;
+mod node;
+mod order;
+mod payment;
+mod product;
+mod scalars;
+mod session;
+
+use async_graphql::{MergedObject, MergedSubscription, Schema, extensions};
+
+use crate::app::App;
+
+const MAX_DEPTH: usize = 12;
+/// What a standard introspection query needs, and a little more.
+const MAX_DEPTH_WITH_INTROSPECTION: usize = 20;
+/// Fields of an operation, with pages counted once.
+const MAX_COMPLEXITY: usize = 1_000;
+
+#[derive(MergedObject, Default)]
+pub struct Query(
+    node::NodeQuery,
+    category::CategoryQuery,
+    customer::CustomerQuery,
+    flash_sale::FlashSaleQuery,
+    order::OrderQuery,
+    product::ProductQuery,
+);
+
+#[derive(MergedObject, Default)]
+pub struct Mutation(customer::CustomerMutation, session::SessionMutation, address::AddressMutation, flash_sale::FlashSaleMutation);
+
+#[derive(MergedSubscription, Default)]
+pub struct Subscription(order::OrderSubscription, flash_sale::FlashSaleSubscription);
+
+pub type ApiSchema = Schema<Query, Mutation, Subscription>;
+
+/// The schema of a server.
+#[must_use]
+pub fn schema(app: App) -> ApiSchema {
+    let introspection = app.config.http.developer_tools;
+    let builder = Schema::build(Query::default(), Mutation::default(), Subscription::default())
+        .data(app)
+        .limit_depth(if introspection { MAX_DEPTH_WITH_INTROSPECTION } else { MAX_DEPTH })
+        .limit_complexity(MAX_COMPLEXITY)
+        .extension(extensions::Analyzer);
+    if introspection { builder } else { builder.disable_introspection().disable_suggestions() }.finish()
+}
+
+/// The schema's text, sorted: what stands in schema/schema.graphql.
+#[must_use]
+pub fn sdl() -> String {
+    let options = async_graphql::SDLExportOptions::new().sorted_arguments().sorted_enum_items().sorted_fields().include_specified_by();
+    let schema = Schema::build(Query::default(), Mutation::default(), Subscription::default()).finish();
+    schema.sdl_with_options(options)
+}
