@@ -1,0 +1,133 @@
+//! The commands: parsing and wiring only. What they do lives in services, jobs and http.
+
+mod audit;
+mod demo;
+mod keys;
+mod migrate;
+mod output;
+mod payment_simulator;
+mod seed;
+mod serve;
+mod staff;
+mod test_services;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    app::App,
+    clock::Clock,
+    config::{Config, LogConfig, LogFormat, MailTransport, Settings},
+};
+
+#[derive(Parser)]
+#[command(
+    name = "whitemonday",
+    version,
+    about = "An engine for first-come-first-served sales: N units, a hundred thousand buyers, one opening second.",
+    after_help = "First time here? `whitemonday demo` starts everything with sample data and needs no configuration.\n\
+                  For production: set the variables of .env.example, then `migrate run`, `serve` and `work`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine, with sample data: database, Redis, payment simulator, mailbox, server, jobs
+    Demo(demo::DemoArgs),
+    /// Serve the GraphQL API
+    Serve(serve::ServeArgs),
+    /// Run the background jobs: payments, mails, ends of holds
+    Work,
+    /// Bring the database's schema up to date, or look at it
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
+    /// Print the GraphQL schema
+    Schema,
+    /// Fill the catalogue with sample data; make test customers and sales
+    Seed(seed::SeedArgs),
+    /// Open a session for a customer and print its access token
+    Token(staff::TokenArgs),
+    /// Give an account a role
+    GrantRole(staff::GrantRoleArgs),
+    /// Make the secrets that a production configuration needs
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Check every invariant of the data; exit code 1 when one is broken
+    Audit(audit::AuditArgs),
+    /// Run the payment provider's simulator on its own
+    PaymentSimulator(payment_simulator::PaymentSimulatorArgs),
+    /// Run a command with a private database and Redis for tests
+    #[command(after_help = "Example: whitemonday test-services -- cargo nextest run")]
+    TestServices(test_services::TestServicesArgs),
+}
+
+/// For commands of operators, which act on a server's database.
+#[derive(Args, Clone, Debug)]
+struct OperatorArgs {
+    /// Act on the demo that runs on this folder, instead of reading the configuration from the environment
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl OperatorArgs {
+    fn settings(&self) -> anyhow::Result<Settings> {
+        match &self.data_dir {
+            None => Ok(Settings::environment()),
+            Some(folder) => Settings::of_data_folder(folder)
+                .with_context(|| format!("no demo has left its settings in {}: start `whitemonday demo` first", folder.display())),
+        }
+    }
+
+    /// The program on the operator's settings. Mail that it queues is sent by the running jobs.
+    fn app(&self) -> anyhow::Result<App> {
+        let config = Config::read(&self.settings()?, MailTransport::Mailbox)?;
+        Ok(App::new(config, Clock::system(), Some(std::sync::Arc::default()))?)
+    }
+}
+
+/// Runs the command line.
+pub async fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    match run(command).await {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(args).await?,
+        Command::Serve(args) => serve::serve(args).await?,
+        Command::Work => serve::work().await?,
+        Command::Migrate(command) => migrate::run(command).await?,
+        Command::Schema => print!("{}", crate::resolvers::sdl()),
+        Command::Seed(args) => seed::run(args).await?,
+        Command::Token(args) => staff::token(args).await?,
+        Command::GrantRole(args) => staff::grant_role(args).await?,
+        Command::Keys(keys::KeysCommand::Generate) => keys::generate(),
+        Command::Audit(args) => return audit::run(args).await,
+        Command::PaymentSimulator(args) => payment_simulator::run(args).await?,
+        Command::TestServices(args) => return test_services::run(args).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the log on standard error, as LOG and `LOG_FORMAT` say.
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let config = LogConfig::read(settings)?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.filter).context("LOG cannot be used")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Pretty => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! What commands print for people: tables, progress bars, errors.
+
+use std::io::IsTerminal;
+
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A table as wide as the terminal.
+pub fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table
+}
+
+/// Green for what is well, red for what is not; plain where there is no terminal.
+pub fn verdict(is_well: bool, text: impl ToString) -> Cell {
+    Cell::new(text).fg(if is_well { Color::Green } else { Color::Red })
+}
+
+/// A bar on standard error; silent where there is no terminal.
+pub fn progress(total: u64, what: &'static str) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_message(what)
+}
+
+/// The error and what caused it.
+pub fn error(error: &anyhow::Error) {
+    let label = if std::io::stderr().is_terminal() { "\u{1b}[31merror\u{1b}[0m" } else { "error" };
+    eprintln!("{label}: {error:#}");
+}
