@@ -1,0 +1,303 @@
+//! Accounts, sessions, addresses.
+
+use serde_json::{Value, json};
+use whitemonday::{
+    domain::customer::{EmailAddress, Role},
+    services::{self, account::GrantRole},
+};
+
+use crate::support::{Client, PASSWORD, TestApp, new_key, until};
+
+const SIGN_UP: &str = "mutation($input: SignUpInput!) { signUp(input: $input) { accepted userErrors { code field } } }";
+const VERIFY: &str =
+    "mutation($input: VerifyEmailInput!) { verifyEmail(input: $input) { customer { emailVerified } userErrors { code field } } }";
+const LOG_IN: &str =
+    "mutation($input: LogInInput!) { logIn(input: $input) { tokens { accessToken refreshToken } userErrors { code field } } }";
+const REFRESH: &str =
+    "mutation($input: RefreshSessionInput!) { refreshSession(input: $input) { tokens { accessToken refreshToken } userErrors { code } } }";
+const LOG_OUT: &str = "mutation { logOut { done } }";
+const VIEWER: &str = "{ viewer { id email name phone role } }";
+const SAVE: &str =
+    "mutation($input: SaveAddressInput!) { saveAddress(input: $input) { address { id recipient isDefault } userErrors { code field } } }";
+
+async fn sign_up(client: &Client, email: &str, name: &str, password: &str) -> Value {
+    let input = json!({ "email": email, "password": password, "name": name, "phone": "010-1234-5678" });
+    client.send(SIGN_UP, json!({ "input": input })).await["signUp"].take()
+}
+
+async fn log_in(client: &Client, email: &str, password: &str) -> Value {
+    client.send(LOG_IN, json!({ "input": { "email": email, "password": password } })).await["logIn"].take()
+}
+
+async fn refresh(client: &Client, token: &Value) -> Value {
+    client.send(REFRESH, json!({ "input": { "refreshToken": token } })).await["refreshSession"].take()
+}
+
+/// A verified account with [`PASSWORD`].
+async fn account(test: &TestApp, email: &str) {
+    let visitor = test.anonymous();
+    sign_up(&visitor, email, "Ann", PASSWORD).await;
+    let token = test.token_mailed_to(email, 1).await;
+    visitor.send(VERIFY, json!({ "input": { "token": token } })).await;
+}
+
+#[tokio::test]
+async fn the_answer_to_a_sign_up_never_tells_whether_the_address_is_known() {
+    let test = TestApp::start_with_jobs().await;
+    let visitor = test.anonymous();
+    account(&test, "ann@example.com").await;
+
+    let known = sign_up(&visitor, "ann@example.com", "Mallory", "another password").await;
+    let unknown = sign_up(&visitor, "bob@example.com", "Bob", PASSWORD).await;
+
+    assert_eq!(known, unknown);
+    let mails = until(async || Some(test.mails_to("ann@example.com")).filter(|mails| mails.len() == 2)).await;
+    assert!(!mails[1].contains("token="), "the owner is told, and gets no link");
+    assert!(log_in(&visitor, "ann@example.com", "another password").await["tokens"].is_null(), "nothing has changed");
+    assert!(!log_in(&visitor, "ann@example.com", PASSWORD).await["tokens"].is_null());
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_second_sign_up_for_an_unverified_address_replaces_the_first_and_voids_its_link() {
+    let test = TestApp::start_with_jobs().await;
+    let visitor = test.anonymous();
+    sign_up(&visitor, "ann@example.com", "Mallory", "mallory's password").await;
+    let first = test.token_mailed_to("ann@example.com", 1).await;
+    sign_up(&visitor, "ann@example.com", "Ann", PASSWORD).await;
+    let second = test.token_mailed_to("ann@example.com", 2).await;
+
+    let void = visitor.send(VERIFY, json!({ "input": { "token": first } })).await;
+    assert_eq!(void["verifyEmail"]["userErrors"], json!([{ "code": "TOKEN_INVALID", "field": ["token"] }]));
+    let verified = visitor.send(VERIFY, json!({ "input": { "token": second } })).await;
+    assert_eq!(verified["verifyEmail"]["customer"]["emailVerified"], true);
+    let again = visitor.send(VERIFY, json!({ "input": { "token": second } })).await;
+    assert_eq!(again["verifyEmail"]["userErrors"][0]["code"], "TOKEN_INVALID", "a link works once");
+    assert!(log_in(&visitor, "ann@example.com", "mallory's password").await["tokens"].is_null());
+
+    let tokens = log_in(&visitor, "ann@example.com", PASSWORD).await;
+    let ann = visitor.with_token(tokens["tokens"]["accessToken"].as_str().unwrap());
+    let viewer = ann.send(VIEWER, json!({})).await;
+    assert_eq!((&viewer["viewer"]["name"], &viewer["viewer"]["phone"]), (&json!("Ann"), &json!("010-1234-5678")));
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn bad_sign_ups_name_the_field() {
+    let test = TestApp::start().await;
+    let good = json!({ "email": "ann@example.com", "password": PASSWORD, "name": "Ann" });
+    for (field, value) in [
+        ("email", json!("nobody")),
+        ("email", json!("a@b@c.example")),
+        ("password", json!("short")),
+        ("password", json!("x".repeat(129))),
+        ("name", json!("  ")),
+        ("name", json!("a\u{0}b")),
+        ("phone", json!("call me")),
+    ] {
+        let mut input = good.clone();
+        input[field] = value.clone();
+        let data = test.anonymous().send(SIGN_UP, json!({ "input": input })).await;
+        assert_eq!(data["signUp"], json!({ "accepted": false, "userErrors": [{ "code": "INVALID", "field": [field] }] }), "{value}");
+    }
+    assert_eq!(test.scalar("SELECT count(*) FROM customer").await, 0);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn wrong_passwords_and_unknown_addresses_get_the_same_answer() {
+    let test = TestApp::start_with_jobs().await;
+    account(&test, "ann@example.com").await;
+    let visitor = test.anonymous();
+    let refused = json!({ "tokens": null, "userErrors": [{ "code": "BAD_CREDENTIALS", "field": null }] });
+    assert_eq!(log_in(&visitor, "ann@example.com", "not her password").await, refused);
+    assert_eq!(log_in(&visitor, "nobody@example.com", "not her password").await, refused);
+    assert_eq!(log_in(&visitor, "nonsense", "").await, refused);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_refresh_token_rotates_and_a_spent_one_ends_the_session() {
+    let test = TestApp::start_with_jobs().await;
+    account(&test, "ann@example.com").await;
+    let visitor = test.anonymous();
+    let first = log_in(&visitor, "ann@example.com", PASSWORD).await["tokens"]["refreshToken"].take();
+
+    let tabs = tokio::join!(refresh(&visitor, &first), refresh(&visitor, &first));
+    let second = tabs.0["tokens"]["refreshToken"].clone();
+    assert_eq!(second, tabs.1["tokens"]["refreshToken"], "two tabs at the same moment get the same successor");
+    assert_ne!(first, second);
+
+    let third = refresh(&visitor, &second).await;
+    let access = third["tokens"]["accessToken"].as_str().unwrap();
+    assert!(visitor.with_token(access).send(VIEWER, json!({})).await["viewer"].is_object());
+
+    // The first token is two generations old now: somebody has a copy.
+    assert_eq!(refresh(&visitor, &first).await["userErrors"][0]["code"], "TOKEN_INVALID");
+    assert_eq!(visitor.with_token(access).error_code(VIEWER, json!({})).await, "UNAUTHENTICATED", "the whole session has ended");
+    assert_eq!(refresh(&visitor, &third["tokens"]["refreshToken"]).await["userErrors"][0]["code"], "TOKEN_INVALID");
+    for nonsense in ["", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        assert_eq!(refresh(&visitor, &json!(nonsense)).await["userErrors"][0]["code"], "TOKEN_INVALID");
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_log_out_reaches_every_server() {
+    let test = TestApp::start().await;
+    let (_second, address) = test.second_server().await;
+    let ann = test.customer().await;
+    let elsewhere = ann.at(address);
+    assert!(elsewhere.send(VIEWER, json!({})).await["viewer"].is_object());
+
+    assert_eq!(ann.send(LOG_OUT, json!({})).await["logOut"]["done"], true);
+
+    assert_eq!(ann.error_code(VIEWER, json!({})).await, "UNAUTHENTICATED", "here at once");
+    until(async || (elsewhere.answer(VIEWER, json!({})).await["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED").then_some(())).await;
+    assert!(test.anonymous().send(VIEWER, json!({})).await["viewer"].is_null());
+    assert_eq!(test.anonymous().error_code(LOG_OUT, json!({})).await, "UNAUTHENTICATED");
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_password_reset_ends_all_sessions() {
+    let test = TestApp::start_with_jobs().await;
+    account(&test, "ann@example.com").await;
+    let visitor = test.anonymous();
+    let tokens = log_in(&visitor, "ann@example.com", PASSWORD).await;
+
+    let request = "mutation($input: RequestPasswordResetInput!) { requestPasswordReset(input: $input) { accepted userErrors { code } } }";
+    let known = visitor.send(request, json!({ "input": { "email": "ann@example.com" } })).await;
+    let unknown = visitor.send(request, json!({ "input": { "email": "nobody@example.com" } })).await;
+    assert_eq!(known, unknown);
+    let token = test.token_mailed_to("ann@example.com", 2).await;
+    let reset = "mutation($input: ResetPasswordInput!) { resetPassword(input: $input) { done userErrors { code field } } }";
+    let weak = visitor.send(reset, json!({ "input": { "token": token, "newPassword": "short" } })).await;
+    assert_eq!(weak["resetPassword"]["userErrors"][0]["field"], json!(["newPassword"]));
+    let done = visitor.send(reset, json!({ "input": { "token": token, "newPassword": "a brand new one" } })).await;
+    assert_eq!(done["resetPassword"]["done"], true, "a refused password leaves the link as it was");
+
+    let old = visitor.with_token(tokens["tokens"]["accessToken"].as_str().unwrap());
+    assert_eq!(old.error_code(VIEWER, json!({})).await, "UNAUTHENTICATED");
+    assert!(log_in(&visitor, "ann@example.com", PASSWORD).await["tokens"].is_null());
+    assert!(!log_in(&visitor, "ann@example.com", "a brand new one").await["tokens"].is_null());
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn addresses_are_versions_and_one_of_them_is_the_default() {
+    let test = TestApp::start().await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let address = |recipient: &str| json!({ "recipient": recipient, "line1": "세종대로 110", "city": "서울", "postalCode": "04524", "countryCode": "KR" });
+    let save = async |client: &Client, input: Value| client.send(SAVE, json!({ "input": input })).await["saveAddress"].take();
+    let book = async || ann.send("{ viewer { addresses { id recipient isDefault } } }", json!({})).await["viewer"]["addresses"].take();
+    let first = book().await[0]["id"].take();
+
+    let key = new_key();
+    let input = json!({ "address": address("Office"), "idempotencyKey": key });
+    let office = save(&ann, input.clone()).await;
+    assert_eq!(office["address"]["isDefault"], false, "the first address stays the default");
+    assert_eq!(save(&ann, input).await, office, "the same key, the same address");
+    let changed = save(&ann, json!({ "address": address("Other"), "idempotencyKey": key })).await;
+    assert_eq!(changed["userErrors"][0]["code"], "IDEMPOTENCY_KEY_REUSED");
+
+    let replaced = save(&ann, json!({ "id": first, "address": address("Home") })).await;
+    assert_ne!(replaced["address"]["id"], first, "an edit is a new version");
+    assert_eq!(replaced["address"]["isDefault"], true);
+    let gone = save(&ann, json!({ "id": first, "address": address("Home") })).await;
+    assert_eq!(gone["userErrors"], json!([{ "code": "NOT_FOUND", "field": ["id"] }]), "an old version cannot be replaced again");
+    let foreign = save(&bob, json!({ "id": replaced["address"]["id"], "address": address("Mine") })).await;
+    assert_eq!(foreign["userErrors"][0]["code"], "NOT_FOUND");
+
+    let mut office_default = address("Office");
+    office_default["isDefault"] = json!(true);
+    save(&ann, json!({ "id": office["address"]["id"], "address": office_default })).await;
+    let recipients: Vec<_> = book().await.as_array().unwrap().iter().map(|a| (a["recipient"].clone(), a["isDefault"].clone())).collect();
+    assert_eq!(recipients, [(json!("Home"), json!(false)), (json!("Office"), json!(true))]);
+
+    for (field, value) in [("recipient", ""), ("line1", "\n"), ("countryCode", "kr"), ("countryCode", "KOR"), ("phone", "x")] {
+        let mut bad = address("Ann");
+        bad[field] = json!(value);
+        assert_eq!(save(&ann, json!({ "address": bad })).await["userErrors"], json!([{ "code": "INVALID", "field": ["address", field] }]));
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn an_order_keeps_the_address_it_was_made_with() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let first = ann.send("{ viewer { addresses { id recipient } } }", json!({})).await["viewer"]["addresses"][0].take();
+    let order = ann.must_buy(sale, 1, json!({ "deliveryNote": "문 앞에 놓아 주세요" })).await;
+
+    let address = json!({ "recipient": "Somebody else", "line1": "x", "city": "x", "postalCode": "1", "countryCode": "KR" });
+    ann.send(SAVE, json!({ "input": { "id": first["id"], "address": address } })).await;
+
+    let query = "query($id: ID!) { order(id: $id) { shippingAddress { recipient } deliveryNote } }";
+    let order = ann.send(query, json!({ "id": order })).await;
+    assert_eq!(order["order"], json!({ "shippingAddress": { "recipient": first["recipient"] }, "deliveryNote": "문 앞에 놓아 주세요" }));
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_personal_stands_in_the_database_in_clear() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    account(&test, "very.personal@example.com").await;
+    let tokens = log_in(&test.anonymous(), "very.personal@example.com", PASSWORD).await;
+    let ann = test.anonymous().with_token(tokens["tokens"]["accessToken"].as_str().unwrap());
+    let address = json!({ "recipient": "Personal Recipient", "line1": "Personal Street 1", "city": "Personalia", "postalCode": "P3R50", "countryCode": "KR" });
+    ann.send(SAVE, json!({ "input": { "address": address } })).await;
+    ann.must_buy(sale, 1, json!({ "deliveryNote": "Personal note" })).await;
+
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('public', 'pgmq')")
+            .fetch_all(&test.app.db)
+            .await
+            .unwrap();
+    assert!(tables.len() > 15);
+    for table in tables {
+        // bytea is compared as hex too: what is merely encoded is not sealed.
+        for needle in ["personal", "010-1234-5678"] {
+            let hex = needle.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+            let sql = format!("SELECT count(*) FROM {table} t WHERE lower(t::text) LIKE '%{needle}%' OR t::text LIKE '%{hex}%'");
+            assert_eq!(test.scalar(&sql).await, 0, "{needle} in {table}");
+        }
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn staff_see_every_order_and_a_stranger_sees_none() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    let payment = "query($id: ID!) { order(id: $id) { customer { email } payments { id } } node(id: $id) { id } }";
+    ann.until_order_is(&order, "PAID").await;
+    let own = ann.send(payment, json!({ "id": order })).await;
+    let payment_id = own["order"]["payments"][0]["id"].clone();
+
+    let node = "query($id: ID!) { node(id: $id) { id } }";
+    for stranger in [&bob, &test.anonymous()] {
+        assert_eq!(stranger.send(payment, json!({ "id": order })).await, json!({ "order": null, "node": null }));
+        assert_eq!(stranger.send(node, json!({ "id": payment_id })).await["node"], json!(null));
+        assert_eq!(stranger.send(node, json!({ "id": ann.customer_id })).await["node"], json!(null));
+    }
+
+    account(&test, "staff@example.com").await;
+    let before = log_in(&test.anonymous(), "staff@example.com", PASSWORD).await;
+    let email = EmailAddress::parse("staff@example.com").unwrap();
+    assert_eq!(services::account::grant_role(&test.app, &email, Role::Staff).await.unwrap(), GrantRole::Granted);
+    let nobody = EmailAddress::parse("nobody@example.com").unwrap();
+    assert_eq!(services::account::grant_role(&test.app, &nobody, Role::Staff).await.unwrap(), GrantRole::NoSuchCustomer);
+    let old = test.anonymous().with_token(before["tokens"]["accessToken"].as_str().unwrap());
+    until(async || (old.answer(VIEWER, json!({})).await["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED").then_some(())).await;
+
+    let after = log_in(&test.anonymous(), "staff@example.com", PASSWORD).await;
+    let staff = test.anonymous().with_token(after["tokens"]["accessToken"].as_str().unwrap());
+    assert_eq!(staff.send(VIEWER, json!({})).await["viewer"]["role"], "STAFF");
+    assert_eq!(staff.send(payment, json!({ "id": order })).await["order"], own["order"]);
+    test.finish().await;
+}

@@ -1,0 +1,169 @@
+//! What reaches the server from outside: each gets a clear typed answer.
+
+use chrono::TimeDelta;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use whitemonday::{
+    auth::{Viewer, access_token},
+    domain::{customer::Role, ids::SessionId},
+};
+
+use crate::support::{TestApp, customer_id};
+
+const TYPENAME: &str = r#"{"query":"{ __typename }"}"#;
+
+async fn error_of(response: reqwest::Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let answer: Value = response.json().await.unwrap();
+    let extensions = &answer["errors"][0]["extensions"];
+    assert!(extensions["requestId"].as_str().is_some_and(|id| id.len() == 32), "{answer:#}");
+    (status, extensions["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn only_one_json_request_by_post_is_taken() {
+    let test = TestApp::start().await;
+    let client = test.anonymous();
+    let post = |content_type: &'static str, body: String| client.post().header("content-type", content_type).body(body).send();
+    let json = "application/json";
+
+    assert_eq!(error_of(client.get("/graphql?query={__typename}").send().await.unwrap()).await, (405, "BAD_REQUEST".into()));
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/graphql"] {
+        assert_eq!(error_of(post(content_type, TYPENAME.into()).await.unwrap()).await, (415, "BAD_REQUEST".into()), "{content_type}");
+    }
+    let batch = format!("[{TYPENAME},{TYPENAME}]");
+    for body in ["", "{", "null", "{}", "[]", &batch, r#"{"query": 7}"#, r#"{"query": ""}"#, "\u{0}"] {
+        assert_eq!(error_of(post(json, body.into()).await.unwrap()).await, (400, "BAD_REQUEST".into()), "{body}");
+    }
+    let large = format!(r#"{{"query":"{{ __typename }}","variables":{{"x":"{}"}}}}"#, "x".repeat(70_000));
+    assert_eq!(error_of(post(json, large).await.unwrap()).await, (413, "BAD_REQUEST".into()));
+
+    let answer = post("application/json; charset=utf-8", TYPENAME.into()).await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["data"], json!({ "__typename": "Query" }));
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_bad_token_is_unauthenticated_and_never_anonymous() {
+    let test = TestApp::start().await;
+    let ann = test.customer().await;
+    let viewer = Viewer { customer: customer_id(&json!(ann.customer_id)), session: SessionId::new(), role: Role::Customer };
+    let (expired, _) = test.app.access_tokens.sign(viewer, test.app.clock.now() - access_token::LIFETIME).unwrap();
+    let (from_the_future, _) = test.app.access_tokens.sign(viewer, test.app.clock.now() + TimeDelta::minutes(5)).unwrap();
+    let changed = format!("{}x", ann.access_token.clone().unwrap());
+
+    let values = [expired.expose_secret(), from_the_future.expose_secret(), &changed, "", "a.b.c"];
+    for value in values.map(|token| format!("Bearer {token}")).into_iter().chain(["Basic YTpi".into(), "nonsense".into()]) {
+        let request = test.anonymous().post().header("authorization", &value).header("content-type", "application/json").body(TYPENAME);
+        assert_eq!(error_of(request.send().await.unwrap()).await, (401, "UNAUTHENTICATED".into()), "{value}");
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn operations_that_ask_for_too_much_or_make_no_sense_are_refused() {
+    let test = TestApp::start().await;
+    let client = test.anonymous();
+    let deep = format!("{{ categories {}{} }}", "{ children ".repeat(30), "{ id }".to_owned() + &" }".repeat(30));
+    let wide = format!("{{ {} }}", (0..1_100).map(|n| format!("a{n}: serverTime")).collect::<Vec<_>>().join(" "));
+    let circular = "query { ...a } fragment a on Query { ...b } fragment b on Query { ...a }";
+    assert_eq!(client.error_code(&deep, json!({})).await, "TOO_COMPLEX");
+    assert_eq!(client.error_code(&wide, json!({})).await, "TOO_COMPLEX");
+    assert_eq!(client.error_code(circular, json!({})).await, "TOO_COMPLEX");
+    for query in ["{ nonsense }", "{", "query($x: Int!) { serverTime }", "subscription { flashSaleUpdates(flashSaleId: \"x\") { id } }"] {
+        assert_eq!(client.error_code(query, json!({})).await, "BAD_REQUEST", "{query}");
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_fault_is_masked_and_has_a_request_id() {
+    let test = TestApp::start().await;
+    test.execute("ALTER TABLE category RENAME TO somewhere_else").await;
+
+    let response = test.anonymous().post().json(&json!({ "query": "{ categories { id } }" })).send().await.unwrap();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let answer: Value = response.json().await.unwrap();
+
+    let error = &answer["errors"][0];
+    assert_eq!((&error["extensions"]["code"], &error["extensions"]["requestId"]), (&json!("INTERNAL"), &json!(id)));
+    assert!(!answer.to_string().contains("category") && !answer.to_string().contains("relation"), "{answer:#}");
+    test.execute("ALTER TABLE somewhere_else RENAME TO category").await;
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn without_developer_tools_there_is_no_introspection_and_no_graphiql() {
+    let test = TestApp::start_with(&[("DEVELOPER_TOOLS", "off")]).await;
+    let client = test.anonymous();
+    let answer = client.answer("{ __schema { queryType { name } } }", json!({})).await;
+    assert!(answer["data"]["__schema"].is_null(), "{answer:#}");
+    assert_eq!(client.get("/").send().await.unwrap().status(), 404);
+    let answer = client.answer("{ serverTim }", json!({})).await;
+    assert!(!answer.to_string().contains("serverTime"), "no suggestions: {answer:#}");
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn with_developer_tools_the_standard_introspection_query_passes_the_limits() {
+    let test = TestApp::start().await;
+    let types =
+        "{ kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name
+        ofType { kind name ofType { kind name } } } } } } } } }";
+    let query = format!(
+        "query IntrospectionQuery {{ __schema {{ queryType {{ name }} mutationType {{ name }} subscriptionType {{ name }}
+            types {{ kind name description specifiedByURL fields(includeDeprecated: true) {{ name description
+                args(includeDeprecated: true) {{ name description type {types} defaultValue }} type {types} isDeprecated }}
+                inputFields(includeDeprecated: true) {{ name type {types} }} interfaces {types} enumValues(includeDeprecated: true) {{ name }}
+                possibleTypes {types} }} directives {{ name locations args(includeDeprecated: true) {{ name type {types} }} }} }} }}"
+    );
+    let data = test.anonymous().send(&query, json!({})).await;
+    assert!(data["__schema"]["types"].as_array().unwrap().len() > 50);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn health_tells_alive_ready_and_degraded() {
+    let test = TestApp::start().await;
+    let client = test.anonymous();
+    let health = async |path| {
+        let response = client.get(path).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap()["status"].take())
+    };
+    assert_eq!(health("/healthz/live").await, (200, json!("live")));
+    assert_eq!(health("/healthz/ready").await, (200, json!("ready")));
+    test.execute(
+        "UPDATE _sqlx_migrations SET version = version + 50000000000000 WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+    )
+    .await;
+    assert_eq!(health("/healthz/ready").await, (503, json!("unready")));
+    test.finish().await;
+
+    let degraded = TestApp::start_with(&[("REDIS_URL", "redis://127.0.0.1:1")]).await;
+    let response = degraded.anonymous().get("/healthz/ready").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.json::<Value>().await.unwrap()["status"], "degraded");
+    degraded.finish().await;
+}
+
+#[tokio::test]
+async fn the_pages_are_served_with_a_strict_policy() {
+    let test = TestApp::start().await;
+    let client = test.anonymous();
+    for path in ["/", "/verify?token=x", "/reset?token=x", "/dev/mailbox"] {
+        let response = client.get(path).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}: run `make web`");
+        let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self';"), "{policy}");
+        let html = response.text().await.unwrap();
+        let asset = html.split('"').find(|part| part.starts_with("/assets/")).unwrap_or_else(|| panic!("{html}"));
+        let asset = client.get(asset).send().await.unwrap();
+        assert_eq!(asset.status(), 200);
+        assert!(asset.headers()["cache-control"].to_str().unwrap().contains("immutable"));
+    }
+    let mails = client.get("/dev/mailbox").header("accept", "application/json").send().await.unwrap();
+    assert_eq!(mails.json::<Value>().await.unwrap(), json!([]));
+    assert_eq!(client.get("/nowhere").send().await.unwrap().status(), 404);
+    assert_eq!(client.get("/assets/..%2Findex.html").send().await.unwrap().status(), 404);
+    test.finish().await;
+}

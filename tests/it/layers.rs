@@ -1,0 +1,120 @@
+//! The house keeps its order: who may use what, and documents that name what exists.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(path.to_str().unwrap(), ending));
+        } else if path.to_str().unwrap().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Lines of code of src/ outside `allowed` that contain one of `words`.
+fn strangers(allowed: &[&str], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in files("src", ".rs") {
+        let name = path.to_str().unwrap().to_owned();
+        if allowed.iter().any(|place| name.starts_with(place)) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for (number, line) in code.lines().enumerate() {
+            let is_comment = line.trim_start().starts_with("//");
+            if !is_comment && words.iter().any(|word| line.contains(word)) {
+                found.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+fn assert_none(found: &[String]) {
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn graphql_stays_in_resolvers_and_http() {
+    assert_none(&strangers(&["src/resolvers", "src/http"], &["async_graphql"]));
+}
+
+#[test]
+fn http_servers_stay_in_http_and_the_simulator() {
+    assert_none(&strangers(&["src/http", "src/simulator"], &["axum::", "use axum"]));
+}
+
+#[test]
+fn sql_stays_in_the_store() {
+    assert_none(&strangers(
+        &["src/store", "src/embedded"],
+        &["sqlx::query", "query_as!", "query_scalar", "QueryBuilder", "SELECT ", "pgmq."],
+    ));
+}
+
+#[test]
+fn only_services_open_transactions() {
+    assert_none(&strangers(&["src/services"], &[".begin()"]));
+}
+
+#[test]
+fn the_environment_is_read_in_one_place() {
+    assert_none(&strangers(&["src/config.rs"], &["std::env", "env::var"]));
+}
+
+#[test]
+fn the_time_is_asked_for_in_one_place() {
+    assert_none(&strangers(&["src/clock.rs"], &["Utc::now"]));
+}
+
+#[test]
+fn the_outside_world_stays_in_clients() {
+    assert_none(&strangers(&["src/clients"], &["reqwest", "lettre", "deadpool_redis"]));
+}
+
+#[test]
+fn services_and_store_know_nothing_of_those_above_them() {
+    let above = ["crate::resolvers", "crate::http", "crate::jobs", "crate::cli", "resolvers::", "jobs::"];
+    let found: Vec<_> = strangers(&[], &above)
+        .into_iter()
+        .filter(|line| ["src/services", "src/store", "src/domain", "src/clients", "src/auth"].iter().any(|place| line.starts_with(place)))
+        .collect();
+    assert_none(&found);
+    let found: Vec<_> = strangers(&[], &["services::", "crate::app"]).into_iter().filter(|line| line.starts_with("src/store")).collect();
+    assert_none(&found);
+    let found: Vec<_> = strangers(&[], &["crate::store", "crate::services", "crate::app", "crate::config"])
+        .into_iter()
+        .filter(|line| line.starts_with("src/domain"))
+        .collect();
+    assert_none(&found);
+}
+
+#[test]
+fn documents_name_paths_that_exist() {
+    let mut checked = 0;
+    let mut documents = files("docs", ".md");
+    documents.extend(["README.md", "CONTRIBUTING.md"].map(PathBuf::from));
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let path = quoted.split("::").next().unwrap_or_default();
+            let is_path = ["src/", "migrations/", "web/", "docs/", "tests/", "scripts/", "schema/", "frontend-queries/"]
+                .iter()
+                .any(|place| path.starts_with(place))
+                && !path.contains(['*', '<', '{', ' ', '…', 'N']);
+            if is_path && !path.starts_with("web/dist") {
+                assert!(Path::new(path).exists(), "{} names {path}", document.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 20, "{checked} paths");
+}

@@ -1,0 +1,16 @@
+//! The integration tests, a file per walkthrough. Run them with `make test`: they need the services it starts.
+
+mod support;
+
+mod accounts;
+mod configuration;
+mod edge;
+mod expiry;
+mod frontend_queries;
+mod layers;
+mod payments;
+mod purchase;
+mod reads;
+mod schema;
+mod subscriptions;
+mod walk;

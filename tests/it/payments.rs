@@ -1,0 +1,170 @@
+//! Payments whose workers die, whose answers are lost, whose provider misbehaves: each order is charged once or not at all.
+
+use std::process::{Child, Command, Stdio};
+
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use whitemonday::{
+    domain::ids::FlashSaleId,
+    simulator::{Fault, FaultScript, Operation},
+};
+
+use crate::support::{Client, TestApp, until};
+
+/// A worker process of its own, which can be killed.
+fn worker(test: &TestApp) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_whitemonday"))
+        .arg("work")
+        .env_clear()
+        .envs(test.settings())
+        .env("SMTP_URL", "smtp://127.0.0.1:9")
+        .env("LOG", "error")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+async fn buy_many(test: &TestApp, sale: FlashSaleId, count: usize) -> Vec<(Client, String)> {
+    let buyers = test.customers(count).await;
+    let buy = |buyer: Client| async move {
+        let order = buyer.must_buy(sale, 1, json!({})).await;
+        (buyer, order)
+    };
+    stream::iter(buyers).map(buy).buffer_unordered(8).collect().await
+}
+
+async fn until_none_awaits_payment(test: &TestApp) {
+    let sql = "SELECT count(*) FROM orders WHERE status = 'AWAITING_PAYMENT'";
+    until(async || (test.scalar(sql).await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn payments_of_a_killed_worker_are_settled_by_the_next_one_and_charged_once() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(200, 1).await;
+    let orders = buy_many(&test, sale, 200).await;
+    let provider = &test.simulator.simulator;
+
+    // The first worker is killed while the provider holds its answers back: the charges are made, nobody knows.
+    provider.script(FaultScript::always(Operation::ConfirmIntent, Fault::HoldAfter)).unwrap();
+    let mut first = worker(&test);
+    provider.wait_for_held(30).await;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    provider.clear_faults();
+    assert!(provider.ledger().charges >= 30);
+
+    let mut second = worker(&test);
+    until_none_awaits_payment(&test).await;
+    second.kill().unwrap();
+    second.wait().unwrap();
+
+    for (_, order) in &orders {
+        let id = order.strip_prefix("ord_").unwrap();
+        let id = uuid::Uuid::parse_str(id).unwrap().to_string();
+        assert_eq!(provider.charges_of_order(&id).len(), 1, "{order}");
+    }
+    assert_eq!(test.scalar("SELECT count(*) FROM orders WHERE status = 'PAID'").await, 200);
+    assert_eq!(test.scalar("SELECT count(*) FROM payment WHERE status = 'CAPTURED'").await, 200);
+    assert_eq!(test.scalar("SELECT count(*) FROM pgmq.q_payment").await, 0);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_before_the_provider_knows_leaves_nothing_behind() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(20, 1).await;
+    buy_many(&test, sale, 20).await;
+    let provider = &test.simulator.simulator;
+
+    provider.script(FaultScript::always(Operation::CreateIntent, Fault::HoldBefore)).unwrap();
+    let mut first = worker(&test);
+    provider.wait_for_held(20).await;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    provider.clear_faults();
+    assert_eq!(provider.ledger().charges, 0);
+
+    test.start_jobs();
+    until_none_awaits_payment(&test).await;
+    assert_eq!(provider.ledger().charges, 20);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn whatever_the_provider_does_an_order_is_charged_once() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(60, 1).await;
+    let provider = &test.simulator.simulator;
+    for (operation, fault) in [
+        (Operation::CreateIntent, Fault::ErrorBefore),
+        (Operation::CreateIntent, Fault::ErrorAfter),
+        (Operation::CreateIntent, Fault::DropBefore),
+        (Operation::CreateIntent, Fault::DropAfter),
+        (Operation::ConfirmIntent, Fault::ErrorAfter),
+        (Operation::ConfirmIntent, Fault::DropBefore),
+        (Operation::ConfirmIntent, Fault::DropAfter),
+        (Operation::ConfirmIntent, Fault::Unavailable),
+        (Operation::ConfirmIntent, Fault::RateLimit { retry_after_s: Some(1) }),
+        (Operation::RetrieveIntent, Fault::DropBefore),
+    ] {
+        provider.script(FaultScript { times: Some(3), ..FaultScript::always(operation, fault) }).unwrap();
+    }
+    buy_many(&test, sale, 60).await;
+
+    test.start_jobs();
+    until_none_awaits_payment(&test).await;
+
+    assert_eq!(test.scalar("SELECT count(*) FROM orders WHERE status = 'PAID'").await, 60);
+    assert_eq!(provider.ledger().charges, 60);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_set_aside_and_the_others_go_on() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(5, 1).await;
+    for body in [r#"{"v": 2, "kind": "pay", "id": "x"}"#, r#"{"v": 1, "kind": "pay"}"#, r#""nonsense""#] {
+        test.execute(&format!("SELECT pgmq.send('payment', '{body}'::jsonb)")).await;
+    }
+    let orders = buy_many(&test, sale, 5).await;
+
+    test.start_jobs();
+    for (buyer, order) in &orders {
+        buyer.until_order_is(order, "PAID").await;
+    }
+
+    assert_eq!(test.scalar("SELECT count(*) FROM dead_letter WHERE reason <> ''").await, 3);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_customer_who_authenticates_pays_and_one_who_does_not_gives_the_units_back() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(2, 1).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let card = json!({ "paymentMethod": "pm_card_authenticationRequired" });
+    let query = "subscription { orderUpdates { id version payments { status nextActionUrl } } }";
+    let mut updates = ann.subscribe(query, json!({})).await;
+    let anns = ann.must_buy(sale, 1, card.clone()).await;
+    let bobs = bob.must_buy(sale, 1, card).await;
+
+    // The subscription tells where to authenticate, without another question.
+    let url = loop {
+        let update = updates.data().await["orderUpdates"].take();
+        if update["payments"][0]["status"] == "REQUIRES_ACTION" {
+            break update["payments"][0]["nextActionUrl"].as_str().unwrap().to_owned();
+        }
+    };
+    let bank = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let answer = bank.post(&url).form(&[("outcome", "complete")]).send().await.unwrap();
+    assert_eq!(answer.status(), 303);
+    ann.until_order_is(&anns, "PAID").await;
+
+    test.execute("UPDATE orders SET hold_expires_at = now() - interval '1 second' WHERE status = 'AWAITING_PAYMENT'").await;
+    let expired = bob.until_order_is(&bobs, "EXPIRED").await;
+    assert_eq!(expired["payments"][0]["failureCode"], "not_authenticated");
+    assert_eq!(test.free_units(sale).await, 1);
+    assert_eq!(test.simulator.simulator.ledger().charges, 1);
+    test.finish().await;
+}

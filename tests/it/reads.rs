@@ -1,0 +1,214 @@
+//! Catalogue reads: pages, filters, nodes, and how many statements they take.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tracing_subscriber::{Layer, layer::SubscriberExt};
+use whitemonday::services::seed;
+
+use crate::support::{Client, TestApp};
+
+const PAGE: &str = "query($first: Int, $after: String, $last: Int, $before: String, $sort: ProductSort, $filter: ProductFilter) {
+    products(first: $first, after: $after, last: $last, before: $before, sort: $sort, filter: $filter) {
+        totalCount pageInfo { hasNextPage hasPreviousPage startCursor endCursor } nodes { id title available price { amount } } edges { cursor }
+    }
+}";
+
+async fn page(client: &Client, variables: Value) -> Value {
+    client.send(PAGE, variables).await["products"].take()
+}
+
+fn ids(page: &Value) -> Vec<String> {
+    page["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn pages_are_complete_and_without_doubles_in_every_sort_and_both_directions() {
+    let test = TestApp::start().await;
+    seed::catalogue(&test.app, 55, |_| ()).await.unwrap();
+    let visitor = test.anonymous();
+    for sort in ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"] {
+        let (mut forwards, mut after) = (Vec::new(), Value::Null);
+        loop {
+            let page = page(&visitor, json!({ "first": 10, "after": after, "sort": sort })).await;
+            assert_eq!(page["pageInfo"]["hasPreviousPage"], !forwards.is_empty());
+            assert_eq!(page["totalCount"], 55);
+            forwards.extend(ids(&page));
+            after = page["pageInfo"]["endCursor"].clone();
+            if page["pageInfo"]["hasNextPage"] == false {
+                break;
+            }
+        }
+        assert_eq!(forwards.len(), 55, "{sort}");
+        let unique: std::collections::HashSet<_> = forwards.iter().collect();
+        assert_eq!(unique.len(), 55, "{sort}");
+
+        let (mut backwards, mut before) = (Vec::new(), Value::Null);
+        loop {
+            let page = page(&visitor, json!({ "last": 10, "before": before, "sort": sort })).await;
+            backwards.splice(0..0, ids(&page));
+            before = page["pageInfo"]["startCursor"].clone();
+            if page["pageInfo"]["hasPreviousPage"] == false {
+                break;
+            }
+        }
+        assert_eq!(backwards, forwards, "{sort}");
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_page_goes_on_where_it_was_while_products_are_added() {
+    let test = TestApp::start().await;
+    seed::catalogue(&test.app, 20, |_| ()).await.unwrap();
+    let visitor = test.anonymous();
+    let first = page(&visitor, json!({ "first": 10 })).await;
+    seed::sale(&test.app, 1, 1, chrono::TimeDelta::zero()).await.unwrap();
+    test.execute("UPDATE product SET archived_at = now() WHERE id = (SELECT id FROM product ORDER BY created_at LIMIT 1)").await;
+
+    let second = page(&visitor, json!({ "first": 10, "after": first["pageInfo"]["endCursor"] })).await;
+
+    let (first, second) = (ids(&first), ids(&second));
+    assert_eq!(second.len(), 9, "one of the twenty is archived now, and the new one is before the first page");
+    assert!(second.iter().all(|id| !first.contains(id)));
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn filters_narrow_the_listing() {
+    let test = TestApp::start().await;
+    seed::catalogue(&test.app, 60, |_| ()).await.unwrap();
+    let sale = test.open_sale(1, 1).await;
+    let visitor = test.anonymous();
+    let price = |node: &Value| node["price"]["amount"].as_str().unwrap().parse::<i64>().unwrap();
+
+    let cheap = page(&visitor, json!({ "first": 100, "filter": { "minPrice": "80000", "maxPrice": "150000" } })).await;
+    assert!(!ids(&cheap).is_empty());
+    assert!(cheap["nodes"].as_array().unwrap().iter().all(|node| (80_000..=150_000).contains(&price(node))));
+
+    let on_sale = page(&visitor, json!({ "filter": { "flashSale": true } })).await;
+    assert_eq!(on_sale["totalCount"], 1);
+    let out_of_stock = page(&visitor, json!({ "filter": { "inStock": false } })).await;
+    assert_eq!(ids(&out_of_stock), ids(&on_sale), "all of its units are in the sale");
+
+    let tree = "{ categories { id name children { id products(first: 100) { totalCount } } } }";
+    let data = visitor.send(tree, json!({})).await;
+    for root in data["categories"].as_array().unwrap() {
+        let below: i64 = root["children"].as_array().unwrap().iter().map(|leaf| leaf["products"]["totalCount"].as_i64().unwrap()).sum();
+        let whole = page(&visitor, json!({ "filter": { "categoryId": root["id"] } })).await;
+        assert!(whole["totalCount"].as_i64().unwrap() >= below && below > 0, "a branch holds what is below it");
+    }
+    let nothing = page(&visitor, json!({ "filter": { "categoryId": "cat_unknown" } })).await;
+    assert_eq!(nothing["totalCount"], 0);
+    let node =
+        visitor.send("query($id: ID!) { flashSale(id: $id) { product { flashSale { id } } } }", json!({ "id": sale.to_string() })).await;
+    assert_eq!(node["flashSale"]["product"]["flashSale"]["id"], sale.to_string());
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn bad_pages_are_bad_requests() {
+    let test = TestApp::start().await;
+    seed::catalogue(&test.app, 2, |_| ()).await.unwrap();
+    let visitor = test.anonymous();
+    let title_cursor = page(&visitor, json!({ "first": 1, "sort": "TITLE" })).await["pageInfo"]["endCursor"].take();
+    for variables in [
+        json!({ "first": 0 }),
+        json!({ "first": 101 }),
+        json!({ "first": -1 }),
+        json!({ "last": 0 }),
+        json!({ "first": 1, "last": 1 }),
+        json!({ "first": 1, "before": "x" }),
+        json!({ "after": "nonsense" }),
+        json!({ "after": title_cursor, "sort": "NEWEST" }),
+        json!({ "filter": { "minPrice": "a lot" } }),
+        json!({ "filter": { "minPrice": 10 } }),
+    ] {
+        assert_eq!(visitor.error_code(PAGE, variables.clone()).await, "BAD_REQUEST", "{variables}");
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn every_kind_of_thing_is_found_by_its_id() {
+    let test = TestApp::start_with_jobs().await;
+    seed::catalogue(&test.app, 3, |_| ()).await.unwrap();
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    let paid = "query($id: ID!) { order(id: $id) { status payments { id } } }";
+    ann.until_order_is(&order, "PAID").await;
+    let data = ann.send("{ products(first: 1) { nodes { id } } categories { id } viewer { id addresses { id } } }", json!({})).await;
+    let payment = ann.send(paid, json!({ "id": order })).await["order"]["payments"][0]["id"].take();
+
+    let node = "query($id: ID!) { node(id: $id) { __typename id } }";
+    for (id, kind) in [
+        (data["products"]["nodes"][0]["id"].clone(), "Product"),
+        (data["categories"][0]["id"].clone(), "Category"),
+        (data["viewer"]["id"].clone(), "Customer"),
+        (data["viewer"]["addresses"][0]["id"].clone(), "Address"),
+        (json!(sale.to_string()), "FlashSale"),
+        (json!(order), "Order"),
+        (payment, "Payment"),
+    ] {
+        assert_eq!(ann.send(node, json!({ "id": id })).await["node"], json!({ "__typename": kind, "id": id }));
+    }
+    for id in ["", "x", "ord_", "prod_00000000000000000000000000000000", "prod_'; --", "sess_00000000000000000000000000000000"] {
+        assert_eq!(ann.send(node, json!({ "id": id })).await["node"], json!(null), "{id}");
+    }
+    test.finish().await;
+}
+
+/// Counts the statements that this process sends.
+static STATEMENTS: AtomicUsize = AtomicUsize::new(0);
+
+struct CountStatements;
+
+impl<S: tracing::Subscriber> Layer<S> for CountStatements {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if event.metadata().target() == "sqlx::query" {
+            STATEMENTS.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// What `query` costs: the least of a few runs, because followers of the server read now and then.
+async fn statements(client: &Client, query: &str) -> usize {
+    let mut least = usize::MAX;
+    for _ in 0..5 {
+        let before = STATEMENTS.load(Ordering::SeqCst);
+        client.send(query, json!({})).await;
+        least = least.min(STATEMENTS.load(Ordering::SeqCst) - before);
+    }
+    least
+}
+
+#[tokio::test]
+async fn a_page_takes_as_many_statements_with_forty_rows_as_with_two() {
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(CountStatements)).unwrap();
+    let test = TestApp::start().await;
+    seed::catalogue(&test.app, 40, |_| ()).await.unwrap();
+    for _ in 0..5 {
+        test.open_sale(3, 3).await;
+    }
+    let ann = test.customer().await;
+
+    let query = |first| {
+        format!(
+            "{{ products(first: {first}) {{ totalCount nodes {{ title category {{ name parent {{ name }} children {{ name }} }}
+                flashSale {{ phase remainingUnits viewerUnits discountPercent product {{ title }} }} }} }} }}"
+        )
+    };
+    let (two, forty) = (statements(&ann, &query(2)).await, statements(&ann, &query(40)).await);
+    // products, count, category, parent, children, sale, units, product of the sale: a two-row page needs not all of them.
+    assert!(forty <= 8, "{forty} statements");
+    assert!(two <= forty);
+
+    for sale in ann.send("{ flashSales { nodes { id } } }", json!({})).await["flashSales"]["nodes"].as_array().unwrap() {
+        let sale = whitemonday::domain::ids::FlashSaleId::parse(sale["id"].as_str().unwrap()).unwrap();
+        ann.must_buy(sale, 1, json!({})).await;
+    }
+    let sales = "{ flashSales { nodes { phase viewerUnits product { title category { name } } } } }";
+    assert!(statements(&ann, sales).await <= 4);
+    test.finish().await;
+}

@@ -1,0 +1,218 @@
+//! A whole program for a test: its own database, the real router on a real socket, the payment simulator over HTTP, mail
+//! in memory. Jobs run only where a test starts them.
+
+pub mod client;
+mod database;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+use whitemonday::{
+    app::App,
+    clock::Clock,
+    config::{Config, MailTransport, Settings},
+    domain::ids::{CustomerId, FlashSaleId},
+    http, jobs,
+    services::{self, seed},
+    simulator::{RunningSimulator, Simulator, SimulatorOptions},
+};
+
+pub use client::{Client, Socket};
+pub use database::TestDatabase;
+
+/// How long a test waits for what must come; it never comes this late unless something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const PASSWORD: &str = "correct horse battery";
+
+pub struct TestApp {
+    pub app: App,
+    pub address: SocketAddr,
+    pub simulator: RunningSimulator,
+    pub stop: CancellationToken,
+    pub tasks: TaskTracker,
+    database: TestDatabase,
+}
+
+impl TestApp {
+    /// A server without jobs.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A server and its jobs.
+    pub async fn start_with_jobs() -> Self {
+        let test = Self::start().await;
+        test.start_jobs();
+        test
+    }
+
+    /// A server with other settings than the usual ones.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        // LOG=debug shows what the program did, beside a failure.
+        if let Ok(filter) = std::env::var("LOG") {
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        }
+        let database = TestDatabase::create().await;
+        let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), SimulatorOptions::default()).await.unwrap();
+        let app = build_app(&settings_for(&database.url, &simulator.url, settings));
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let address = serve(&app, &stop, &tasks).await;
+        Self { app, address, simulator, stop, tasks, database }
+    }
+
+    pub fn start_jobs(&self) {
+        jobs::start_workers(&self.app, &self.tasks, &self.stop);
+    }
+
+    /// Another server process on the same database.
+    pub async fn second_server(&self) -> (App, SocketAddr) {
+        let app = build_app(&settings_for(&self.database.url, &self.simulator.url, &[]));
+        let address = serve(&app, &self.stop, &self.tasks).await;
+        (app, address)
+    }
+
+    /// The settings of this program, for a child process.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        settings_for(&self.database.url, &self.simulator.url, &[])
+    }
+
+    pub fn anonymous(&self) -> Client {
+        Client::new(self.address, None)
+    }
+
+    /// A verified customer with an address, signed in.
+    pub async fn customer(&self) -> Client {
+        self.customers(1).await.remove(0)
+    }
+
+    pub async fn customers(&self, count: usize) -> Vec<Client> {
+        let mut clients = Vec::new();
+        seed::customers(&self.app, count, |made| {
+            clients.extend(made.into_iter().map(|customer| Client::new(self.address, Some(customer))));
+        })
+        .await
+        .unwrap();
+        clients
+    }
+
+    /// A sale that is open now.
+    pub async fn open_sale(&self, units: i32, per_customer_limit: i32) -> FlashSaleId {
+        seed::sale(&self.app, units, per_customer_limit, TimeDelta::zero()).await.unwrap()
+    }
+
+    pub async fn sale_opening_in(&self, opens_in: TimeDelta) -> FlashSaleId {
+        seed::sale(&self.app, 5, 5, opens_in).await.unwrap()
+    }
+
+    /// A value of the database, by a statement of the test's own.
+    pub async fn scalar(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.app.db).await.unwrap()
+    }
+
+    /// Changes the database behind the program's back.
+    pub async fn execute(&self, sql: &str) {
+        sqlx::raw_sql(sql).execute(&self.app.db).await.unwrap();
+    }
+
+    pub async fn free_units(&self, sale: FlashSaleId) -> i64 {
+        let sql = "SELECT count(*) FROM stock_unit WHERE sale_id = $1 AND order_id IS NULL";
+        sqlx::query_scalar(sql).bind(sale.0).fetch_one(&self.app.db).await.unwrap()
+    }
+
+    /// Names of the invariants that are broken.
+    pub async fn broken_invariants(&self) -> Vec<&'static str> {
+        let report = services::audit::run(&self.app).await.unwrap();
+        report.invariants.iter().filter(|invariant| invariant.violations > 0).map(|invariant| invariant.name).collect()
+    }
+
+    /// Mails to this address, oldest first.
+    pub fn mails_to(&self, email: &str) -> Vec<String> {
+        let mails = self.app.mailer.mailbox().unwrap().mails();
+        mails.into_iter().filter(|mail| mail.to == email).map(|mail| mail.text).collect()
+    }
+
+    /// The token of the newest mail to this address, once there are `count` mails.
+    pub async fn token_mailed_to(&self, email: &str, count: usize) -> String {
+        let text = until(async || self.mails_to(email).get(count - 1).cloned()).await;
+        text.split("token=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+    }
+
+    /// Stops the program, and fails when the data breaks an invariant.
+    pub async fn finish(self) {
+        assert_eq!(self.broken_invariants().await, Vec::<&str>::new());
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(PATIENCE, self.tasks.wait()).await.expect("the program stops in time");
+        self.simulator.stop().await.unwrap();
+        drop(self.app);
+        self.database.drop().await;
+    }
+}
+
+fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let key = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let usual = [
+        ("DATABASE_URL", database_url),
+        ("DATABASE_REQUEST_CONNECTIONS", "12"),
+        ("DATABASE_JOB_CONNECTIONS", "6"),
+        ("SEALING_KEYS", key),
+        ("BLIND_INDEX_KEY", key),
+        ("TOKEN_KEYS", key),
+        ("PAYMENT_URL", payment_url),
+        ("PAYMENT_SECRET_KEY", "sk_test_tests"),
+        ("DEVELOPER_TOOLS", "on"),
+        ("JOB_VISIBILITY_SECONDS", "2"),
+        ("JOB_STEP_DEADLINE_SECONDS", "1"),
+    ];
+    usual.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn build_app(settings: &BTreeMap<String, String>) -> App {
+    let mut settings = settings.clone();
+    if let Ok(url) = std::env::var("WHITEMONDAY_TEST_REDIS_URL") {
+        settings.entry("REDIS_URL".to_owned()).or_insert(url);
+    }
+    let config = Config::read(&Settings::fixed(settings), MailTransport::Mailbox).unwrap();
+    App::new(config, Clock::system(), Some(Arc::default())).unwrap()
+}
+
+async fn serve(app: &App, stop: &CancellationToken, tasks: &TaskTracker) -> SocketAddr {
+    jobs::start_clock(app, tasks, stop).await.unwrap();
+    jobs::start_followers(app, tasks, stop).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tasks.spawn(http::serve(listener, app.clone(), stop.clone()));
+    address
+}
+
+/// Asks until there is an answer; fails after [`PATIENCE`].
+pub async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+    until_or_late(ask).await.expect("what was waited for came in time")
+}
+
+/// Asks until there is an answer, or [`PATIENCE`] is over.
+pub async fn until_or_late<T>(ask: impl AsyncFn() -> Option<T>) -> Option<T> {
+    let wait = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.ok()
+}
+
+pub fn new_key() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// The customer of an id as the API prints it.
+pub fn customer_id(text: &Value) -> CustomerId {
+    CustomerId::parse(text.as_str().unwrap()).unwrap()
+}
