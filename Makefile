@@ -1,0 +1,44 @@
+# `make help` lists what there is.
+
+WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
+
+.PHONY: help demo test check web sqlx schema
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: ## Start everything on this machine with sample data; ARGS="--fresh" starts over
+	@scripts/install-dependencies.sh run
+	@$(MAKE) --no-print-directory web
+	cargo build
+	@target/debug/whitemonday demo $(ARGS)
+
+test: ## Run all tests, with a database and Redis of their own; ARGS="name" runs some
+	@scripts/install-dependencies.sh test
+	@$(MAKE) --no-print-directory web
+	cargo build
+	target/debug/whitemonday test-services -- cargo nextest run $(ARGS)
+
+check: ## Formatting, lints, dependencies
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	scripts/check-dependencies.sh
+
+web: web/dist/index.html ## Build the program's pages
+
+web/dist/index.html: $(WEB_SOURCES)
+	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	@touch $@
+
+sqlx: target/debug/whitemonday ## Renew .sqlx, which the checked queries compile against
+	target/debug/whitemonday test-services -- scripts/prepare-queries.sh
+
+# Any earlier build will do for that: it only starts the database and applies the migrations' files.
+target/debug/whitemonday:
+	cargo build
+
+schema: ## Renew schema/schema.graphql
+	cargo build
+	@mkdir -p schema
+	target/debug/whitemonday schema > schema/schema.graphql.new
+	@mv schema/schema.graphql.new schema/schema.graphql

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs what is missing on this machine, with the system's package manager, and says so.
+#   install-dependencies.sh run     what the demo needs: PostgreSQL (15 or newer), Redis, Node.js (18 or newer)
+#   install-dependencies.sh test    the same, and cargo-nextest
+set -eu
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+
+has_postgres() {
+    for bin in "$(command -v postgres 2>/dev/null || true)" /usr/lib/postgresql/*/bin/postgres \
+               /opt/homebrew/opt/postgresql@*/bin/postgres /usr/local/opt/postgresql@*/bin/postgres; do
+        [ -x "$bin" ] || continue
+        major=$("$bin" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+        [ "$major" -ge 15 ] && return 0
+    done
+    return 1
+}
+
+has_node() {
+    command -v npm >/dev/null 2>&1 && [ "$(node --version 2>/dev/null | sed 's/v\([0-9]*\).*/\1/')" -ge 18 ]
+}
+
+install() {
+    if command -v apt-get >/dev/null 2>&1; then
+        sudo=""
+        [ "$(id -u)" -eq 0 ] || sudo=sudo
+        say "Installing with apt-get: $1"
+        $sudo apt-get update -qq
+        # shellcheck disable=SC2086
+        $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $1 >&2
+    elif command -v brew >/dev/null 2>&1; then
+        say "Installing with Homebrew: $2"
+        # shellcheck disable=SC2086
+        brew install $2 >&2
+    else
+        say "Please install: $1"
+        exit 1
+    fi
+}
+
+apt="" brew=""
+has_postgres || { apt="$apt postgresql" brew="$brew postgresql@17"; }
+command -v redis-server >/dev/null 2>&1 || { apt="$apt redis-server" brew="$brew redis"; }
+has_node || { apt="$apt nodejs npm" brew="$brew node"; }
+[ -z "$apt" ] || install "${apt# }" "${brew# }"
+
+if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
+    say "Installing with cargo: cargo-nextest"
+    cargo install cargo-nextest --locked
+fi
