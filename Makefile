@@ -1,6 +1,8 @@
 # `make help` lists what there is.
 
-WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
+WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -path web/test -prune -o -type f -print)
+# What npm writes last: where it is, the packages are whole.
+WEB_PACKAGES := web/node_modules/.package-lock.json
 
 .PHONY: help demo test check web sqlx schema
 
@@ -24,10 +26,14 @@ check: ## Formatting, lints, dependencies
 	cargo clippy --all-targets -- -D warnings
 	scripts/check-dependencies.sh
 
-web: web/dist/index.html ## Build the program's pages
+web: $(WEB_PACKAGES) web/dist/index.html ## Build the program's pages
 
-web/dist/index.html: $(WEB_SOURCES)
-	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+$(WEB_PACKAGES): web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web/dist/index.html: $(WEB_PACKAGES) $(WEB_SOURCES)
+	cd web && npm run --silent build
 	@touch $@
 
 sqlx: target/debug/whitemonday ## Renew .sqlx, which the checked queries compile against

@@ -47,12 +47,13 @@ CREATE TABLE purchase_quota (
 );
 CREATE INDEX purchase_quota_customer ON purchase_quota (customer_id);
 
--- Units taken from the free ones (`claimed`) and paid for (`sold`), summed over the slots. Each writer adds to a slot
+-- Units taken from the free ones (`claimed`), units paid for (`sold`) and orders ever made, summed over the slots. Each writer adds to a slot
 -- of its own, so that nobody waits for a counter; a slot may be negative, only the sum means something.
 CREATE TABLE sale_counter (
     sale_id uuid     NOT NULL REFERENCES flash_sale (id),
     slot    smallint NOT NULL,
     claimed integer  NOT NULL DEFAULT 0,
     sold    integer  NOT NULL DEFAULT 0,
+    orders  integer  NOT NULL DEFAULT 0,
     PRIMARY KEY (sale_id, slot)
 );

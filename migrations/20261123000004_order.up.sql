@@ -74,6 +74,8 @@ CREATE TABLE payment (
     failure_code       text,
     -- Calls to the provider within this try.
     calls              integer     NOT NULL DEFAULT 0,
+    -- How often it was taken up again after its worker was gone.
+    resumes            integer     NOT NULL DEFAULT 0,
     -- Until then the worker that began the try may still be at it; afterwards anybody may ask the provider.
     deadline           timestamptz NOT NULL,
     next_query_at      timestamptz,

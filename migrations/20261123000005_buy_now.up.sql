@@ -6,19 +6,30 @@ CREATE TYPE buy_now_outcome AS (
     outcome         text,
     order_id        uuid,
     hold_expires_at timestamptz,
+    -- Of an accepted order: what a caller needs to show it without another look.
+    total_minor     bigint,
+    currency        text,
+    address_id      uuid,
+    created_at      timestamptz,
+    -- The highest unit that was claimed: the next call's mark.
+    last_seq        integer,
     held            integer,
     purchase_limit  integer,
     remaining       integer
 );
 
 -- One outcome per request, in the order of the arrays:
---   ACCEPTED, REPLAYED                       order_id, hold_expires_at
+--   ACCEPTED                                 all of the order's columns, last_seq
+--   REPLAYED                                 order_id, hold_expires_at
 --   LIMIT_REACHED                            held, purchase_limit
 --   SOLD_OUT, NOT_ENOUGH_LEFT                remaining
 --   CONTENDED                                other buyers hold locks on the last units: ask again
 --   NOT_OPEN, KEY_REUSED, SALE_NOT_FOUND, ADDRESS_NOT_FOUND, EMAIL_NOT_VERIFIED
 -- At most one request per (sale, customer) and per (customer, key) in one call: the caller sees to it.
 -- Raises unique_violation when the same key is being used on another connection: repeat the call, it is a replay then.
+--
+-- p_marks is the low-water mark of the request's sale: units up to it are most likely taken. The claim looks above it
+-- first, and from the beginning when that finds too few: released units lie below it.
 --
 -- The planner settings keep the claim on its index: with fresh statistics missing, the planner would otherwise sort all
 -- units of the sale, six hundred milliseconds instead of one.
@@ -35,7 +46,8 @@ CREATE FUNCTION buy_now(
     p_methods      text[],
     p_addresses    uuid[],
     p_notes        bytea[],
-    p_traces       text[]
+    p_traces       text[],
+    p_marks        integer[]
 ) RETURNS SETOF buy_now_outcome
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -43,6 +55,7 @@ SET enable_bitmapscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET jit = off
+SET lock_timeout = '500ms'
 AS $$
 DECLARE
     v_size      CONSTANT integer := cardinality(p_orders);
@@ -55,7 +68,10 @@ DECLARE
     v_accepted  integer[] := '{}';
     v_found     tid[];
     v_used      integer;
+    v_last      integer;
+    v_marks     integer[] := array_fill(NULL::integer, ARRAY[v_size]);
     v_free      integer;
+    v_changed   integer;
     v_units     tid[]     := '{}';
     v_owners    uuid[]    := '{}';
     v_messages  jsonb[];
@@ -117,19 +133,23 @@ BEGIN
 
     -- (c) The claim, once per sale, then units to requests in order of arrival: all of a request's units or none.
     FOR r IN
-        SELECT x.sale_id, sum(x.quantity)::integer AS wanted
-          FROM unnest(p_sales, p_quantities, v_outcomes) AS x (sale_id, quantity, outcome)
+        SELECT x.sale_id, sum(x.quantity)::integer AS wanted, max(x.mark) AS mark
+          FROM unnest(p_sales, p_quantities, v_outcomes, p_marks) AS x (sale_id, quantity, outcome, mark)
          WHERE x.outcome = 'WAITING'
          GROUP BY x.sale_id
          ORDER BY x.sale_id
     LOOP
-        SELECT coalesce(array_agg(u.unit ORDER BY u.seq), '{}') INTO v_found
-          FROM (SELECT ctid AS unit, seq
-                  FROM stock_unit
-                 WHERE sale_id = r.sale_id AND order_id IS NULL
-                 ORDER BY seq
-                 LIMIT r.wanted
-                   FOR UPDATE SKIP LOCKED) u;
+        LOOP
+            SELECT coalesce(array_agg(u.unit ORDER BY u.seq), '{}'), max(u.seq) INTO v_found, v_last
+              FROM (SELECT ctid AS unit, seq
+                      FROM stock_unit
+                     WHERE sale_id = r.sale_id AND order_id IS NULL AND seq > r.mark
+                     ORDER BY seq
+                     LIMIT r.wanted
+                       FOR UPDATE SKIP LOCKED) u;
+            EXIT WHEN cardinality(v_found) = r.wanted OR r.mark = 0;
+            r.mark := 0;
+        END LOOP;
         v_used := 0;
         v_free := NULL;
         FOR w IN
@@ -140,6 +160,7 @@ BEGIN
         LOOP
             IF v_used + w.quantity <= cardinality(v_found) THEN
                 v_outcomes[w.n] := 'ACCEPTED';
+                v_marks[w.n] := v_last;
                 v_answers[w.n] := p_orders[w.n];
                 v_accepted := v_accepted || w.n;
                 v_units := v_units || v_found[v_used + 1 : v_used + w.quantity];
@@ -190,18 +211,23 @@ BEGIN
            SET order_id = x.order_id
           FROM unnest(v_units, v_owners) AS x (unit, order_id)
          WHERE u.ctid = x.unit;
+        GET DIAGNOSTICS v_changed = ROW_COUNT;
+        IF v_changed <> cardinality(v_units) THEN
+            RAISE EXCEPTION 'buy_now: % units were locked and % changed', cardinality(v_units), v_changed;
+        END IF;
 
         UPDATE purchase_quota q
            SET held = q.held + p_quantities[n], orders = q.orders + 1
           FROM unnest(v_accepted) AS n
          WHERE q.sale_id = p_sales[n] AND q.customer_id = p_customers[n];
 
-        INSERT INTO sale_counter (sale_id, slot, claimed)
-        SELECT p_sales[n], p_slot, sum(p_quantities[n])
+        INSERT INTO sale_counter (sale_id, slot, claimed, orders)
+        SELECT p_sales[n], p_slot, sum(p_quantities[n]), count(*)
           FROM unnest(v_accepted) AS n
          GROUP BY p_sales[n]
          ORDER BY p_sales[n]
-            ON CONFLICT (sale_id, slot) DO UPDATE SET claimed = sale_counter.claimed + excluded.claimed;
+            ON CONFLICT (sale_id, slot) DO UPDATE
+               SET claimed = sale_counter.claimed + excluded.claimed, orders = sale_counter.orders + excluded.orders;
 
         SELECT array_agg(jsonb_build_object('v', 1, 'kind', 'pay', 'id', p_orders[n], 'trace', p_traces[n])) INTO v_messages
           FROM unnest(v_accepted) AS n;
@@ -209,9 +235,10 @@ BEGIN
     END IF;
 
     RETURN QUERY
-        SELECT x.outcome, x.order_id, o.created_at + make_interval(secs => s.hold_seconds), x.held, s.per_customer_limit, x.remaining
-          FROM unnest(v_outcomes, v_answers, v_held, v_remaining, p_sales) WITH ORDINALITY
-               AS x (outcome, order_id, held, remaining, sale_id, n)
+        SELECT x.outcome, x.order_id, o.created_at + make_interval(secs => s.hold_seconds), o.total_minor, o.currency,
+               o.address_id, o.created_at, x.mark, x.held, s.per_customer_limit, x.remaining
+          FROM unnest(v_outcomes, v_answers, v_held, v_remaining, v_marks, p_sales) WITH ORDINALITY
+               AS x (outcome, order_id, held, remaining, mark, sale_id, n)
           LEFT JOIN orders o ON o.id = x.order_id
           LEFT JOIN flash_sale s ON s.id = x.sale_id
          ORDER BY x.n;

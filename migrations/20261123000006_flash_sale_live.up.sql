@@ -2,9 +2,9 @@
 --        src/domain/flash_sale.rs; a test compares the two.
 -- Locks: none. Undo: the down file drops them.
 CREATE VIEW flash_sale_live AS
-SELECT s.*, coalesce(c.claimed, 0) AS claimed, coalesce(c.sold, 0) AS sold
+SELECT s.*, coalesce(c.claimed, 0) AS claimed, coalesce(c.sold, 0) AS sold, coalesce(c.orders, 0) AS orders
   FROM flash_sale s
-  LEFT JOIN LATERAL (SELECT sum(claimed) AS claimed, sum(sold) AS sold FROM sale_counter WHERE sale_id = s.id) c ON true;
+  LEFT JOIN LATERAL (SELECT sum(claimed) AS claimed, sum(sold) AS sold, sum(orders) AS orders FROM sale_counter WHERE sale_id = s.id) c ON true;
 
 CREATE FUNCTION flash_sale_phase(s flash_sale_live, at timestamptz) RETURNS text
 LANGUAGE sql IMMUTABLE

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::{
     auth::{
@@ -21,10 +22,19 @@ use crate::{
     config::Config,
     embedded::mailbox::Mailbox,
     sealing::Sealing,
-    services::{order_feed::OrderFeed, sale_feed::SaleFeed},
-    store::{self, StoreError},
+    services::{
+        order_feed::OrderFeed,
+        purchase::{
+            batcher::{self, PurchaseBatcher},
+            rate_limit::PurchaseLimits,
+            sold_out::SoldOutSales,
+        },
+        sale_feed::SaleFeed,
+    },
+    store::{self, JOB_PATIENCE, REQUEST_PATIENCE, StoreError},
 };
 
+const FOLLOWER_CONNECTIONS: u32 = 2;
 const PROVIDER_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROVIDER_ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -48,6 +58,9 @@ pub struct App {
     /// The pool of whoever holds this `App`: requests, or jobs after [`App::for_jobs`].
     pub db: PgPool,
     jobs_db: PgPool,
+    followers_db: PgPool,
+    /// The connections of the purchase batcher's workers.
+    pub claims_db: PgPool,
     pub config: Arc<Config>,
     pub clock: Clock,
     pub sealing: Arc<Sealing>,
@@ -58,6 +71,12 @@ pub struct App {
     pub redis: Option<Redis>,
     pub mailer: Arc<Mailer>,
     pub payment_gateway: PaymentGateway,
+    pub purchases: PurchaseBatcher,
+    pub purchase_limits: Arc<PurchaseLimits>,
+    pub sold_out: Arc<SoldOutSales>,
+    pub counter_slots: CounterSlots,
+    /// Names this process where several compete.
+    pub process: Uuid,
     pub order_feed: Arc<OrderFeed>,
     pub sale_feed: Arc<SaleFeed>,
     /// Rung after a commit that queued a payment or a mail; the runners poll as well, for other processes' messages.
@@ -83,8 +102,15 @@ impl App {
             answer_timeout: PROVIDER_ANSWER_TIMEOUT,
         })?;
         Ok(Self {
-            db: store::pool(&config.database.url, config.database.request_connections, "whitemonday requests")?,
-            jobs_db: store::pool(&config.database.url, config.database.job_connections, "whitemonday jobs")?,
+            db: store::pool(&config.database.url, config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?,
+            jobs_db: store::pool(&config.database.url, config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,
+            followers_db: store::pool(&config.database.url, FOLLOWER_CONNECTIONS, REQUEST_PATIENCE, "whitemonday followers")?,
+            claims_db: store::pool(
+                &config.database.url,
+                batcher::WORKERS.unsigned_abs().into(),
+                REQUEST_PATIENCE,
+                "whitemonday purchases",
+            )?,
             clock,
             sealing: Arc::new(Sealing::new(&config.keys)),
             passwords: Passwords::new()?,
@@ -94,6 +120,11 @@ impl App {
             redis: config.redis_url.as_ref().map(Redis::new).transpose()?,
             mailer: Arc::new(mailer),
             payment_gateway,
+            purchases: PurchaseBatcher::default(),
+            purchase_limits: Arc::new(PurchaseLimits::new(&config.purchase)),
+            sold_out: Arc::default(),
+            counter_slots: CounterSlots::random(),
+            process: Uuid::new_v4(),
             order_feed: Arc::default(),
             sale_feed: Arc::default(),
             payments_waiting: Arc::default(),
@@ -106,5 +137,42 @@ impl App {
     #[must_use]
     pub fn for_jobs(&self) -> Self {
         Self { db: self.jobs_db.clone(), ..self.clone() }
+    }
+
+    /// The same for what keeps memory true and tells health, with connections that neither requests nor jobs can take.
+    #[must_use]
+    pub fn for_followers(&self) -> Self {
+        Self { db: self.followers_db.clone(), ..self.clone() }
+    }
+}
+
+/// Which rows of a sale's counters this process adds to: each writer its own, so that nobody waits for a counter. Two
+/// processes with the same ones are rare, and only slower.
+#[derive(Clone, Copy, Debug)]
+pub struct CounterSlots(i16);
+
+impl CounterSlots {
+    const EACH: i16 = 8;
+
+    fn random() -> Self {
+        Self(rand::random_range(0..i16::MAX / Self::EACH) * Self::EACH)
+    }
+
+    /// The slot of a worker of the purchase batcher.
+    #[must_use]
+    pub const fn purchase(self, worker: i16) -> i16 {
+        self.0 + worker
+    }
+
+    /// The slot of payments that are settled.
+    #[must_use]
+    pub const fn settlement(self) -> i16 {
+        self.0 + Self::EACH - 2
+    }
+
+    /// The slot of holds that end.
+    #[must_use]
+    pub const fn expiry(self) -> i16 {
+        self.0 + Self::EACH - 1
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: names, defaults, ranges, cross-checks. Does not own: what the settings mean to those who use them.
 //! The only place that reads the environment. `.env.example` documents the same names; a test compares the two.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::Path, str::FromStr, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::SecretString;
@@ -215,6 +215,13 @@ pub struct JobsConfig {
     pub step_deadline: Duration,
 }
 
+/// How often one customer may try to buy in one sale.
+#[derive(Clone, Copy, Debug)]
+pub struct PurchaseConfig {
+    pub per_minute: NonZeroU32,
+    pub burst: NonZeroU32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Pretty,
@@ -249,6 +256,7 @@ pub struct Config {
     pub mail: MailConfig,
     pub payment: PaymentConfig,
     pub jobs: JobsConfig,
+    pub purchase: PurchaseConfig,
     /// The one currency of the shop.
     pub currency: Currency,
 }
@@ -293,6 +301,10 @@ impl Config {
                 secret_key: reader.secret("PAYMENT_SECRET_KEY", "the payment provider's secret key"),
             },
             jobs: JobsConfig::from_reader(reader),
+            purchase: PurchaseConfig {
+                per_minute: reader.parsed("BUY_NOW_PER_MINUTE", NonZeroU32::MIN.saturating_add(19), "a number above 0"),
+                burst: reader.parsed("BUY_NOW_BURST", NonZeroU32::MIN.saturating_add(9), "a number above 0"),
+            },
             currency: reader.parsed("SHOP_CURRENCY", Currency::KRW, "three capital letters of ISO 4217, like KRW"),
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, MailTransport, SETTINGS_FILE, Settings},
     domain::customer::Role,
     embedded::{self, EmbeddedOptions, EmbeddedServices},
-    http, jobs,
+    jobs,
     services::seed::{self, DemoAccount},
     simulator::{Simulator, SimulatorOptions},
     store,
@@ -33,7 +33,7 @@ const PASSWORD: &str = "DEMO_PASSWORD";
 
 #[derive(Args)]
 pub struct DemoArgs {
-    /// Where the server listens, on 127.0.0.1
+    /// Where the server listens, on 127.0.0.1; 0 takes a free port
     #[arg(long, default_value_t = 8000)]
     port: u16,
     /// Where the demo keeps its data and keys
@@ -46,8 +46,9 @@ pub struct DemoArgs {
 
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     super::start_log(&quiet_by_default())?;
-    let address = SocketAddr::from(([127, 0, 0, 1], args.port));
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: choose another --port"))?;
+    let wanted = SocketAddr::from(([127, 0, 0, 1], args.port));
+    let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}: choose another --port"))?;
+    let address = listener.local_addr()?;
     let running = Running::start();
 
     println!("Starting PostgreSQL and Redis in {} …", args.data_dir.display());
@@ -66,8 +67,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     store::schema::run(&app.db).await?;
     jobs::start_clock(&app, &running.tasks, &running.stop).await?;
     jobs::start_followers(&app, &running.tasks, &running.stop).await?;
+    jobs::start_purchase_workers(&app, &running.tasks, &running.served);
     jobs::start_workers(&app, &running.tasks, &running.stop);
-    let server = tokio::spawn(http::serve(listener, app.clone(), running.stop.clone()));
+    running.serve(listener, app.clone());
 
     let password = settings.get(PASSWORD).map(String::as_str).unwrap_or_default();
     seed::catalogue(&app, PRODUCTS, |_| ()).await?;
@@ -76,9 +78,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     seed::demo_sales(&app).await?;
     print_ready(address, &settings);
 
-    server.await.context("the server broke")??;
-    println!("\nStopping …");
     running.finish().await?;
+    println!("\nStopped.");
     simulator.stop().await?;
     services.stop().await?;
     Ok(())

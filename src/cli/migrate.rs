@@ -64,7 +64,7 @@ pub async fn run(command: MigrateCommand) -> anyhow::Result<()> {
 
 fn pool(args: &OperatorArgs) -> anyhow::Result<sqlx::PgPool> {
     let config = DatabaseConfig::read(&args.settings()?)?;
-    Ok(store::pool(&config.direct_url, 2, "whitemonday migrate")?)
+    Ok(store::pool(&config.direct_url, 2, store::JOB_PATIENCE, "whitemonday migrate")?)
 }
 
 fn print_status(migrations: &[MigrationState]) {

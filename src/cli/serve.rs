@@ -1,5 +1,7 @@
 //! `serve` and `work`, and how a process starts and stops.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use clap::Args;
 use tokio::{
@@ -15,6 +17,9 @@ use crate::{
     http, jobs, store,
 };
 
+/// What is under way when the signal comes gets this long.
+const DRAIN: Duration = Duration::from_secs(25);
+
 #[derive(Args)]
 pub struct ServeArgs {
     /// Run the background jobs in this process too
@@ -28,13 +33,14 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let running = Running::start();
     jobs::start_clock(&app, &running.tasks, &running.stop).await?;
     jobs::start_followers(&app, &running.tasks, &running.stop).await?;
+    jobs::start_purchase_workers(&app, &running.tasks, &running.served);
     if args.with_jobs {
         jobs::start_workers(&app, &running.tasks, &running.stop);
     }
     let address = app.config.http.listen;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, jobs = args.with_jobs, "serving");
-    http::serve(listener, app, running.stop.clone()).await?;
+    running.serve(listener, app);
     running.finish().await
 }
 
@@ -45,7 +51,6 @@ pub async fn work() -> anyhow::Result<()> {
     jobs::start_clock(&app, &running.tasks, &running.stop).await?;
     jobs::start_workers(&app, &running.tasks, &running.stop);
     tracing::info!("working");
-    running.stop.cancelled().await;
     running.finish().await
 }
 
@@ -59,6 +64,8 @@ fn start_app() -> anyhow::Result<App> {
 /// A process that has been told to run until SIGINT or SIGTERM.
 pub struct Running {
     pub stop: CancellationToken,
+    /// The last request has been answered.
+    pub served: CancellationToken,
     pub tasks: TaskTracker,
 }
 
@@ -75,14 +82,26 @@ impl Running {
                 stop.cancel();
             }
         });
-        Self { stop, tasks: TaskTracker::new() }
+        Self { stop, served: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
-    /// Waits until the background tasks have finished what they had begun, for [`http::DRAIN`] at most.
+    /// Serves requests, as one of the tasks, until the signal.
+    pub fn serve(&self, listener: TcpListener, app: App) {
+        let (stop, served) = (self.stop.clone(), self.served.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = http::serve(listener, app, stop.clone()).await {
+                tracing::error!(%error, "the server broke");
+                stop.cancel();
+            }
+            served.cancel();
+        });
+    }
+
+    /// Waits for the signal, then until every task has finished what it had begun, for [`DRAIN`] at most.
     pub async fn finish(self) -> anyhow::Result<()> {
-        self.stop.cancel();
+        self.stop.cancelled().await;
         self.tasks.close();
-        if tokio::time::timeout(http::DRAIN, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
             tracing::warn!("some work was cut off; it will be taken up again");
         }
         Ok(())

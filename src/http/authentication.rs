@@ -8,11 +8,14 @@ use crate::{
     resolvers::errors::ApiError,
 };
 
+/// A caller, and until when the token is good.
+pub type Authenticated = (Viewer, DateTime<Utc>);
+
 /// The caller of an `Authorization` value: `None` without one. A bad token is an error, never an anonymous caller.
 ///
 /// # Errors
 /// UNAUTHENTICATED for a bad, expired or revoked token; UNAVAILABLE while this process does not know who has logged out.
-pub fn authenticate(app: &App, authorization: Option<&str>) -> Result<Option<(Viewer, DateTime<Utc>)>, ApiError> {
+pub fn authenticate(app: &App, authorization: Option<&str>) -> Result<Option<Authenticated>, ApiError> {
     let Some(authorization) = authorization else { return Ok(None) };
     let token = authorization.strip_prefix("Bearer ").or_else(|| authorization.strip_prefix("bearer "));
     let token = token.ok_or(ApiError::Unauthenticated)?.trim();

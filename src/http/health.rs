@@ -21,7 +21,7 @@ pub async fn ready(State(state): State<HttpState>) -> Response {
     if state.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response();
     }
-    if let Err(error) = store::schema::check(&state.app.db).await {
+    if let Err(error) = store::schema::check(&state.app.for_followers().db).await {
         tracing::warn!(%error, "not ready");
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready", "database": "down" }))).into_response();
     }

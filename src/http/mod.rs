@@ -9,8 +9,6 @@ mod mailbox;
 mod pages;
 mod websocket;
 
-use std::time::Duration;
-
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
@@ -20,7 +18,7 @@ use axum::{
     routing::{any, get, post},
 };
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -32,9 +30,6 @@ use crate::{
 
 /// An operation with its variables; the largest one of ours has 4 KiB.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Requests that are under way when the server stops get this long.
-pub const DRAIN: Duration = Duration::from_secs(25);
-
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[derive(Clone)]
@@ -43,17 +38,19 @@ pub struct HttpState {
     pub schema: ApiSchema,
     /// Ends sockets when the server stops.
     pub stop: CancellationToken,
+    /// Sockets that are open: the server waits until they have been told.
+    pub sockets: TaskTracker,
 }
 
 /// The id of a request, in its log lines, its answer's header and its errors.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-pub fn router(app: App, stop: CancellationToken) -> Router {
+pub fn router(app: App, stop: CancellationToken, sockets: TaskTracker) -> Router {
     let has_mailbox = app.mailer.mailbox().is_some();
     let has_graphiql = app.config.http.developer_tools;
     let schema = resolvers::schema(app.clone());
-    let state = HttpState { app, schema, stop };
+    let state = HttpState { app, schema, stop, sockets };
     let mut router = Router::new()
         .route("/graphql", post(graphql::execute).fallback(graphql::wrong_method))
         .route("/graphql/ws", any(websocket::upgrade))
@@ -80,17 +77,17 @@ pub fn router(app: App, stop: CancellationToken) -> Router {
         .with_state(state)
 }
 
-/// Serves until `stop`, then finishes what is under way, for [`DRAIN`] at most.
+/// Serves until `stop`, then finishes the requests that are under way and tells the sockets. The caller bounds the time.
 ///
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> std::io::Result<()> {
-    let router = router(app, stop.clone());
-    let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    tokio::select! {
-        result = server => result,
-        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
-    }
+    let sockets = TaskTracker::new();
+    let router = router(app, stop.clone(), sockets.clone());
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    sockets.close();
+    sockets.wait().await;
+    Ok(())
 }
 
 async fn with_request_id(mut request: Request, next: Next) -> Response {

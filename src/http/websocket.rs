@@ -1,9 +1,17 @@
 //! `/graphql/ws`: subscriptions by the graphql-transport-ws protocol.
 //!
-//! Close codes are those that the reference client (graphql-ws) understands: 4403 for a bad or expired token, 4408 when no
-//! `connection_init` came in time, 1012 when the server restarts.
+//! Owns: the socket's life. Close codes are those that the reference client (graphql-ws) understands: 4400 for what is no
+//! message, 4403 for a bad, expired or revoked token, 4408 when no `connection_init` came in time, 1012 when the server
+//! restarts, 1013 when it cannot serve just now or the reader is too slow.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_graphql::{
     Data,
@@ -13,37 +21,48 @@ use axum::{
     Extension,
     extract::{
         State, WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket},
+        ws::{CloseFrame, Message, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
 use futures_util::{SinkExt, StreamExt, future};
-use tokio::sync::oneshot;
 
-use super::{HttpState, RequestId, authentication::authenticate, graphql::Api};
-use crate::resolvers::{
-    context::{Caller, request_data},
-    errors::ApiError,
+use super::{
+    HttpState, RequestId,
+    authentication::{Authenticated, authenticate},
+    graphql::Api,
+};
+use crate::{
+    auth::revocations::SessionState,
+    resolvers::{
+        context::{Caller, request_data},
+        errors::ApiError,
+    },
 };
 
 const SUBPROTOCOL: &str = "graphql-transport-ws";
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// A socket from which nothing has come for two of these, not even a pong, is dead.
+const PING_EVERY: Duration = Duration::from_secs(25);
+const SESSION_CHECK_EVERY: Duration = Duration::from_secs(1);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest message of ours has 4 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
+const BAD_REQUEST: u16 = 4400;
 const FORBIDDEN: u16 = 4403;
 const INIT_TIMED_OUT: u16 = 4408;
 const RESTART: u16 = 1012;
-/// What the library closes with when `connection_init` is refused; the reference client would never come back.
+const TRY_LATER: u16 = 1013;
+/// What the library closes with when `connection_init` is refused or a message does not parse; the reference client would
+/// never come back after it.
 const LIBRARY_REFUSED: u16 = 1002;
 
 pub async fn upgrade(
     State(state): State<HttpState>,
     Extension(RequestId(request_id)): Extension<RequestId>,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES),
@@ -52,63 +71,96 @@ pub async fn upgrade(
     if upgrade.selected_protocol().is_none_or(|protocol| protocol != SUBPROTOCOL) {
         return (StatusCode::BAD_REQUEST, "Use the WebSocket subprotocol graphql-transport-ws.").into_response();
     }
-    upgrade.on_upgrade(move |socket| serve(state, request_id, socket))
+    let sockets = state.sockets.clone();
+    upgrade.on_upgrade(move |socket| sockets.track_future(serve(state, request_id, socket)))
+}
+
+/// What is known of a socket's client.
+#[derive(Default)]
+struct Client {
+    /// The answer to `connection_init`, once it came.
+    init: OnceLock<Result<Option<Authenticated>, ApiError>>,
+    /// Something has come since the last ping.
+    is_alive: AtomicBool,
 }
 
 async fn serve(state: HttpState, request_id: String, socket: WebSocket) {
     let Ok(protocol) = WebSocketProtocols::from_str(SUBPROTOCOL) else { return };
+    let client = Arc::new(Client::default());
     let (mut sink, incoming) = socket.split();
+    let heard = client.clone();
     let incoming = incoming
         .take_while(|message| future::ready(message.is_ok()))
         .filter_map(|message| future::ready(message.ok()))
+        .inspect(move |_| heard.is_alive.store(true, Ordering::Relaxed))
         .filter(|message| future::ready(matches!(message, Message::Text(_) | Message::Binary(_))))
         .map(Message::into_data)
         .boxed();
 
-    let (accepted, init) = oneshot::channel();
     let api = Api { schema: state.schema.clone(), request_id: request_id.clone() };
-    let app = state.app.clone();
-    let outgoing =
-        Protocol::new(api, incoming, protocol).keepalive_timeout(KEEP_ALIVE).on_connection_init(|payload: serde_json::Value| async move {
-            let signed_in = authenticate(&app, authorization(&payload)).map_err(async_graphql::Error::from)?;
-            let caller = Caller { viewer: signed_in.map(|(viewer, _)| viewer), user_agent: None, request_id: Some(request_id) };
-            // Nobody waits for it any more when the socket is closing.
-            let _ = accepted.send(signed_in.map(|(_, expires_at)| expires_at));
-            Ok::<Data, async_graphql::Error>(request_data(&app, caller))
-        });
+    let (app, introduced) = (state.app.clone(), client.clone());
+    let outgoing = Protocol::new(api, incoming, protocol).on_connection_init(|payload: serde_json::Value| async move {
+        let init = authenticate(&app, authorization(&payload));
+        let viewer = introduced.init.get_or_init(|| init).map(|signed_in| signed_in.map(|(viewer, _)| viewer));
+        let caller = Caller { viewer: viewer.map_err(async_graphql::Error::from)?, user_agent: None, request_id: Some(request_id) };
+        Ok::<Data, async_graphql::Error>(request_data(&app, caller))
+    });
     futures_util::pin_mut!(outgoing);
 
-    let end = end_of_session(&state, init);
+    let end = end_of_session(&state, &client);
     tokio::pin!(end);
+    let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    client.is_alive.store(true, Ordering::Relaxed);
     loop {
         let message = tokio::select! {
             () = state.stop.cancelled() => close(RESTART, "the server restarts"),
             frame = &mut end => frame,
+            _ = pings.tick() => {
+                if !client.is_alive.swap(false, Ordering::Relaxed) {
+                    return;
+                }
+                Message::Ping(axum::body::Bytes::new())
+            }
             message = outgoing.next() => match message {
                 Some(WsMessage::Text(text)) => Message::Text(text.into()),
-                Some(WsMessage::Close(LIBRARY_REFUSED, _)) => close(FORBIDDEN, ApiError::Unauthenticated.message()),
+                Some(WsMessage::Close(LIBRARY_REFUSED, _)) => refusal(&client),
                 Some(WsMessage::Close(code, reason)) => Message::Close(Some(CloseFrame { code, reason: reason.into() })),
                 None => return,
             },
         };
         let is_last = matches!(message, Message::Close(_));
-        if sink.send(message).await.is_err() || is_last {
-            return;
+        match tokio::time::timeout(SEND_TIMEOUT, sink.send(message)).await {
+            Ok(Ok(())) if !is_last => {}
+            _ => return,
         }
     }
 }
 
-/// Ends when the socket must: no `connection_init` in time, or the access token has run out.
-async fn end_of_session(state: &HttpState, init: oneshot::Receiver<Option<DateTime<Utc>>>) -> Message {
-    match tokio::time::timeout(INIT_TIMEOUT, init).await {
-        Err(_) => close(INIT_TIMED_OUT, "connection_init did not come in time"),
-        Ok(Ok(Some(expires_at))) => {
-            let left = (expires_at - state.app.clock.now()).to_std().unwrap_or_default();
-            tokio::time::sleep(left).await;
-            close(FORBIDDEN, "the access token has expired: connect with a new one")
+/// Why the library has closed the socket, in codes that clients understand.
+fn refusal(client: &Client) -> Message {
+    match client.init.get() {
+        Some(Err(error @ ApiError::Unavailable(_))) => close(TRY_LATER, error.message()),
+        Some(Err(error)) => close(FORBIDDEN, error.message()),
+        Some(Ok(_)) | None => close(BAD_REQUEST, "not a message of graphql-transport-ws"),
+    }
+}
+
+/// Ends when the socket must: no `connection_init` in time, or the session of its token has ended or run out.
+async fn end_of_session(state: &HttpState, client: &Client) -> Message {
+    let deadline = tokio::time::Instant::now() + INIT_TIMEOUT;
+    loop {
+        tokio::time::sleep(SESSION_CHECK_EVERY).await;
+        let now = state.app.clock.now();
+        match client.init.get() {
+            None if tokio::time::Instant::now() >= deadline => return close(INIT_TIMED_OUT, "connection_init did not come in time"),
+            Some(Ok(Some((_, expires_at)))) if now >= *expires_at => {
+                return close(FORBIDDEN, "the access token has expired: connect with a new one");
+            }
+            Some(Ok(Some((viewer, _)))) if state.app.revocations.state(viewer.session, now) == SessionState::Ended => {
+                return close(FORBIDDEN, "the session has ended");
+            }
+            _ => {}
         }
-        // Anonymous, or refused: nothing more to wait for.
-        Ok(_) => future::pending().await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Forgets idempotency keys after a week. Trigger: every hour, in every worker. Idempotent.
+//! Forgets idempotency keys after a week. Trigger: the leader, every hour. Idempotent.
 
 use chrono::TimeDelta;
 
@@ -9,6 +9,6 @@ use crate::{
 
 const KEY_LIFETIME: TimeDelta = TimeDelta::days(7);
 
-pub async fn run(app: App) -> Result<(), ServiceError> {
-    idempotency::forget_before(&app, app.clock.now() - KEY_LIFETIME).await
+pub async fn run(app: &App) -> Result<(), ServiceError> {
+    idempotency::forget_before(app, app.clock.now() - KEY_LIFETIME).await
 }

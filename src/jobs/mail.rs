@@ -6,26 +6,26 @@
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::runner::{QueueRunner, guarded};
+use super::runner::{QueueRunner, guarded, of_kind};
 use crate::{
     app::App,
     services::{ServiceError, mail},
     store::queue::{Delivery, Queue},
 };
 
+const KIND: &str = "send";
 const BATCH: i32 = 20;
-/// Each holds a connection of the jobs' pool while the SMTP server answers.
 const CONCURRENT_MAILS: usize = 4;
 
 pub async fn run(app: App, stop: CancellationToken) {
     let bell = app.mail_waiting.clone();
-    QueueRunner { app, queue: Queue::Mail, batch: BATCH, bell, stop }.run(handle).await;
+    QueueRunner { app, queue: Queue::Mail, batch: BATCH, at_once: 1, bell, stop }.run(handle).await;
 }
 
 async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
     let send = async |delivery: Delivery| {
         guarded("mail", mail::deliver(&app, &delivery)).await;
     };
-    stream::iter(deliveries).for_each_concurrent(CONCURRENT_MAILS, send).await;
+    stream::iter(of_kind(deliveries, KIND)).for_each_concurrent(CONCURRENT_MAILS, send).await;
     Ok(())
 }

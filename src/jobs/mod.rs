@@ -14,12 +14,17 @@
 //! | clock | 10 s | the database's time |
 //! | revocations | 1 s | sessions that have ended |
 //! | orders | 1 s | versions of the orders that somebody listens to |
-//! | sales | 250 ms | numbers of the sales that somebody watches |
+//! | sales | 250 ms | numbers of the sales that are on |
+//! | sold-out flags | 1 s | whether sold-out sales still are |
+//!
+//! A server also runs the workers of the purchase batcher (services/purchase/batcher.rs), until its last request is answered.
 
 mod clean_up;
 mod expire_holds;
 mod follow_clock;
+mod leader;
 mod mail;
+mod make_units;
 mod payment;
 mod runner;
 
@@ -29,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    services::{self, ServiceError},
+    services::{self, ServiceError, purchase::batcher},
 };
 
 /// Starts the job runners; they stop after `stop`, and finish what they have begun.
@@ -37,8 +42,7 @@ pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
     let app = app.for_jobs();
     tasks.spawn(payment::run(app.clone(), stop.clone()));
     tasks.spawn(mail::run(app.clone(), stop.clone()));
-    tasks.spawn(runner::every(Duration::from_secs(1), "expire_holds", app.clone(), stop.clone(), expire_holds::run));
-    tasks.spawn(runner::every(Duration::from_hours(1), "clean_up", app, stop.clone(), clean_up::run));
+    tasks.spawn(leader::run(app, stop.clone()));
 }
 
 /// Puts this process on the database's time and keeps it there. The first reading is made before it returns.
@@ -46,8 +50,8 @@ pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
 /// # Errors
 /// When the database cannot be asked.
 pub async fn start_clock(app: &App, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(), ServiceError> {
-    follow_clock::run(app.for_jobs()).await?;
-    tasks.spawn(runner::every(Duration::from_secs(10), "follow_clock", app.for_jobs(), stop.clone(), follow_clock::run));
+    follow_clock::run(app.for_followers()).await?;
+    tasks.spawn(runner::every(Duration::from_secs(10), "follow_clock", app.for_followers(), stop.clone(), follow_clock::run));
     Ok(())
 }
 
@@ -57,15 +61,26 @@ pub async fn start_clock(app: &App, tasks: &TaskTracker, stop: &CancellationToke
 /// # Errors
 /// When the database cannot be asked.
 pub async fn start_followers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(), ServiceError> {
-    services::session::follow_revocations(app).await?;
-    tasks.spawn(runner::every(Duration::from_secs(1), "follow_revocations", app.for_jobs(), stop.clone(), |app| async move {
+    services::session::follow_revocations(&app.for_followers()).await?;
+    services::sale_feed::poll(&app.for_followers()).await?;
+    tasks.spawn(runner::every(Duration::from_secs(1), "follow_revocations", app.for_followers(), stop.clone(), |app| async move {
         services::session::follow_revocations(&app).await
     }));
-    tasks.spawn(runner::every(Duration::from_secs(1), "follow_orders", app.for_jobs(), stop.clone(), |app| async move {
+    tasks.spawn(runner::every(Duration::from_secs(1), "follow_orders", app.for_followers(), stop.clone(), |app| async move {
         services::order_feed::poll(&app).await
     }));
-    tasks.spawn(runner::every(Duration::from_millis(250), "follow_sales", app.for_jobs(), stop.clone(), |app| async move {
+    tasks.spawn(runner::every(Duration::from_millis(250), "follow_sales", app.for_followers(), stop.clone(), |app| async move {
         services::sale_feed::poll(&app).await
     }));
+    tasks.spawn(runner::every(Duration::from_secs(1), "follow_sold_out", app.for_followers(), stop.clone(), |app| async move {
+        services::purchase::sold_out::look_again(&app).await
+    }));
     Ok(())
+}
+
+/// Starts the workers that place purchases. They stop after `served`, when no request is left that could wait for them.
+pub fn start_purchase_workers(app: &App, tasks: &TaskTracker, served: &CancellationToken) {
+    for number in 0..batcher::WORKERS {
+        tasks.spawn(batcher::run(app.clone(), number, served.clone()));
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::runner::QueueRunner;
+use super::runner::{QueueRunner, of_kind};
 use crate::{
     app::App,
     services::{
@@ -18,14 +18,17 @@ use crate::{
     store::queue::{Delivery, Queue},
 };
 
+const KIND: &str = "pay";
 const BATCH: i32 = 50;
+/// Batches that are under way at once: a slow call at the end of one does not keep the next from being read.
+const CONCURRENT_BATCHES: usize = 4;
 /// Calls of the provider at once. What has been answered is written in groups of what is there: one slow call holds nobody
 /// else.
 const CONCURRENT_CALLS: usize = 50;
 
 pub async fn run(app: App, stop: CancellationToken) {
     let bell = app.payments_waiting.clone();
-    QueueRunner { app, queue: Queue::Payment, batch: BATCH, bell, stop }.run(handle).await;
+    QueueRunner { app, queue: Queue::Payment, batch: BATCH, at_once: CONCURRENT_BATCHES, bell, stop }.run(handle).await;
 }
 
 /// A try that is to be confirmed, or one that has its answer already.
@@ -33,7 +36,7 @@ type Created = Result<Begun, (Begun, Answer)>;
 
 async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
     let app = Arc::new(app);
-    let begun = payment::begin(&app, deliveries).await?;
+    let begun = payment::begin(&app, of_kind(deliveries, KIND)).await?;
     // One handle of the program per step: the steps outlive the statement that makes them.
     let [creating, recording, confirming, settling] = [(); 4].map(|()| app.clone());
     stream::iter(begun)

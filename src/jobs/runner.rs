@@ -3,8 +3,8 @@
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
@@ -48,42 +48,66 @@ pub async fn guarded(name: &'static str, work: impl Future<Output = Result<(), S
     }
 }
 
+/// The deliveries of the one kind that a queue's job knows. Others are of a newer program: they are left for it, and come
+/// again until it takes them.
+pub fn of_kind(deliveries: Vec<Delivery>, kind: &'static str) -> Vec<Delivery> {
+    let (known, unknown): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|delivery| delivery.kind == kind);
+    for delivery in unknown {
+        tracing::error!(queue = %delivery.queue, kind = delivery.kind, "a message of a kind that this program does not know");
+    }
+    known
+}
+
 /// What a queue's runner needs to know.
 pub struct QueueRunner {
     pub app: App,
     pub queue: Queue,
     pub batch: i32,
+    /// Batches that are under way at the same time.
+    pub at_once: usize,
     pub bell: Arc<Notify>,
     pub stop: CancellationToken,
 }
 
 impl QueueRunner {
     /// Reads batches and hands them to `handle` until told to stop; a full batch reads on at once. Messages that cannot be
-    /// read go to the dead letters. A batch that has been read is finished before the runner stops.
+    /// read go to the dead letters. What has been read is finished before the runner stops.
     pub async fn run<F, Fut>(self, handle: F)
     where
         F: Fn(App, Vec<Delivery>) -> Fut + Send,
-        Fut: Future<Output = Result<(), ServiceError>> + Send,
+        Fut: Future<Output = Result<(), ServiceError>> + Send + 'static,
     {
         let name = self.queue.as_str();
+        let under_way = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(self.at_once));
         while !self.stop.is_cancelled() {
-            let mut full = false;
+            let Ok(place) = places.clone().acquire_owned().await else { break };
+            let mut deliveries = Vec::new();
             let went_well = guarded(name, async {
-                let deliveries = self.read().await?;
-                full = deliveries.len() >= usize::try_from(self.batch).unwrap_or_default();
-                if deliveries.is_empty() { Ok(()) } else { handle(self.app.clone(), deliveries).await }
+                deliveries = self.read().await?;
+                Ok(())
             })
             .await;
-            if full && went_well {
+            let is_full = deliveries.len() >= usize::try_from(self.batch).unwrap_or_default();
+            if !deliveries.is_empty() {
+                let work = handle(self.app.clone(), deliveries);
+                under_way.spawn(async move {
+                    let _place = place;
+                    guarded(name, work).await;
+                });
+            }
+            if is_full {
                 continue;
             }
             let jitter = rand::random_range(0..250);
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => break,
                 () = self.bell.notified(), if went_well => {}
                 () = tokio::time::sleep(POLL + Duration::from_millis(jitter)) => {}
             }
         }
+        under_way.close();
+        under_way.wait().await;
     }
 
     async fn read(&self) -> Result<Vec<Delivery>, ServiceError> {
@@ -94,8 +118,14 @@ impl QueueRunner {
             match message {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(unreadable) => {
-                    tracing::error!(queue = %unreadable.queue, message = unreadable.message_id, reason = unreadable.reason, "a message cannot be read: it is a dead letter now");
-                    services::dead_letter::bury(&self.app, &unreadable).await?;
+                    tracing::error!(
+                        queue = %unreadable.queue,
+                        message = unreadable.message_id,
+                        reason = unreadable.reason,
+                        "a message cannot be read: it is a dead letter now"
+                    );
+                    // Its neighbours go on when even that fails; it comes again.
+                    guarded("dead letter", services::dead_letter::bury(&self.app, &unreadable)).await;
                 }
             }
         }

@@ -3,7 +3,7 @@
 use async_graphql::{Context, ID, Object, Result, connection::Connection};
 
 use super::{
-    connection::PageArguments,
+    connection::{PageArguments, page_cost},
     context::ContextExt,
     loaders::ChildrenOf,
     product::{self, Product, ProductFilterInput, ProductSort, ProductTotal},
@@ -43,6 +43,7 @@ impl Category {
     }
 
     /// The products of this branch and of those below it, newest first.
+    #[graphql(complexity = "page_cost(first, child_complexity)")]
     async fn products(
         &self,
         ctx: &Context<'_>,

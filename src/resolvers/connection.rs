@@ -47,6 +47,12 @@ impl PageArguments {
     }
 }
 
+/// What a page costs: its children once per entry that may come.
+pub fn page_cost(size: Option<i32>, child_complexity: usize) -> usize {
+    let entries = usize::try_from(size.unwrap_or(DEFAULT_SIZE).clamp(1, MAX_SIZE)).unwrap_or_default();
+    1 + entries * child_complexity
+}
+
 fn encode_cursor(position: &impl Serialize) -> String {
     // A position is a tuple of plain values: it always has a JSON form.
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).unwrap_or_default())

@@ -2,6 +2,8 @@
 //!
 //! Internal text stays here: it goes to the log, once, and a client gets the code and the request's id.
 
+use std::time::Duration;
+
 use async_graphql::{Enum, Error, ErrorExtensions, SimpleObject};
 
 use crate::{
@@ -17,6 +19,10 @@ pub enum ApiError {
     /// A value that the schema allows and the server does not.
     BadRequest(&'static str),
     TooComplex,
+    /// Too many requests of one caller.
+    RateLimited {
+        retry_after: Duration,
+    },
     /// Overloaded, or a dependency is away: try again.
     Unavailable(&'static str),
     Internal,
@@ -29,6 +35,7 @@ impl ApiError {
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::BadRequest(_) => "BAD_REQUEST",
             Self::TooComplex => "TOO_COMPLEX",
+            Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Unavailable(_) => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
         }
@@ -40,6 +47,7 @@ impl ApiError {
             Self::Unauthenticated => "Sign in: this needs a valid access token.",
             Self::BadRequest(message) | Self::Unavailable(message) => message,
             Self::TooComplex => "The operation asks for too much at once.",
+            Self::RateLimited { .. } => "Too many tries: wait for retryAfterMs.",
             Self::Internal => "Something went wrong on our side. Repeat a mutation only with the same idempotency key.",
         }
     }
@@ -47,7 +55,12 @@ impl ApiError {
 
 impl From<ApiError> for Error {
     fn from(error: ApiError) -> Self {
-        Self::new(error.message()).extend_with(|_, extensions| extensions.set("code", error.code()))
+        Self::new(error.message()).extend_with(|_, extensions| {
+            extensions.set("code", error.code());
+            if let ApiError::RateLimited { retry_after } = error {
+                extensions.set("retryAfterMs", u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+            }
+        })
     }
 }
 

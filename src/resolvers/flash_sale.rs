@@ -6,7 +6,7 @@ use tokio_stream::wrappers::WatchStream;
 use uuid::Uuid;
 
 use super::{
-    connection::{PageArguments, PageRequest, connection},
+    connection::{PageArguments, PageRequest, connection, page_cost},
     context::ContextExt,
     errors::{ApiError, UserError, UserErrorCode},
     loaders::UnitsOf,
@@ -18,7 +18,7 @@ use crate::{
     domain::{
         self,
         flash_sale::discount_percent,
-        ids::{AddressId, FlashSaleId, OrderId},
+        ids::{AddressId, FlashSaleId},
     },
     services::{
         self,
@@ -148,6 +148,7 @@ impl FlashSaleQuery {
     }
 
     /// Sales by their opening, then id; all of them, or those in one of `phases`.
+    #[graphql(complexity = "page_cost(first, child_complexity)")]
     async fn flash_sales(
         &self,
         ctx: &Context<'_>,
@@ -279,6 +280,12 @@ impl FlashSaleMutation {
         match services::purchase::buy_now(ctx.app(), viewer.customer, wanted).await? {
             Bought::Outcome(outcome) => payload(ctx, sale, outcome).await,
             Bought::Invalid(invalid) => Ok(UserError::from(invalid).into()),
+            Bought::SoldOut(sale) => {
+                let units = sale.units();
+                let sold_out = SoldOut { holds_pending: units.claimed > units.sold, flash_sale: FlashSale(*sale) };
+                Ok(BuyNowResult::SoldOut(sold_out).into())
+            }
+            Bought::RateLimited { retry_after } => Err(ApiError::RateLimited { retry_after }.into()),
             Bought::Busy { retry_after } => {
                 let retry_after_ms = i32::try_from(retry_after.as_millis()).unwrap_or(i32::MAX);
                 Ok(BuyNowResult::Busy(Busy { retry_after_ms }).into())
@@ -291,18 +298,12 @@ const NO_SUCH_SALE: &str = "No such sale.";
 const NO_SUCH_ADDRESS: &str = "No such address in your book.";
 
 async fn payload(ctx: &Context<'_>, sale: FlashSaleId, outcome: PurchaseOutcome) -> Result<BuyNowPayload> {
-    let accepted = async |order: OrderId, replayed, hold_expires_at: chrono::DateTime<chrono::Utc>| -> Result<BuyNowResult> {
-        let order = order::get(ctx, order).await?;
-        Ok(BuyNowResult::OrderAccepted(OrderAccepted { order, replayed, hold_expires_at: hold_expires_at.into() }))
+    let accepted = |order, replayed, hold_expires_at: chrono::DateTime<chrono::Utc>| {
+        BuyNowResult::OrderAccepted(OrderAccepted { order, replayed, hold_expires_at: hold_expires_at.into() })
     };
     let result = match outcome {
-        PurchaseOutcome::Accepted { order, hold_expires_at } => accepted(order, false, hold_expires_at).await?,
-        PurchaseOutcome::Replayed { order, hold_expires_at } => accepted(order, true, hold_expires_at).await?,
-        PurchaseOutcome::SoldOut => {
-            let flash_sale = get(ctx, sale).await?;
-            let units = flash_sale.0.units();
-            BuyNowResult::SoldOut(SoldOut { holds_pending: units.claimed > units.sold, flash_sale })
-        }
+        PurchaseOutcome::Accepted { order, hold_expires_at, .. } => accepted(Order(*order), false, hold_expires_at),
+        PurchaseOutcome::Known { order, hold_expires_at, replayed } => accepted(order::get(ctx, order).await?, replayed, hold_expires_at),
         PurchaseOutcome::NotEnoughLeft { remaining } => {
             BuyNowResult::NotEnoughLeft(NotEnoughLeft { flash_sale: get(ctx, sale).await?, remaining })
         }
@@ -315,7 +316,8 @@ async fn payload(ctx: &Context<'_>, sale: FlashSaleId, outcome: PurchaseOutcome)
                 server_time: ctx.app().clock.now().into(),
             })
         }
-        PurchaseOutcome::Contended => BuyNowResult::Busy(Busy { retry_after_ms: 200 }),
+        // Answered by the service already, as `Busy` and `SoldOut`.
+        PurchaseOutcome::Contended | PurchaseOutcome::SoldOut => BuyNowResult::Busy(Busy { retry_after_ms: 200 }),
         PurchaseOutcome::KeyReused => {
             let message = "This key was used for another purchase: make a new one.";
             return Ok(UserError::new(UserErrorCode::IdempotencyKeyReused, &["idempotencyKey"], message).into());

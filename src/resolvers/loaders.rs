@@ -97,11 +97,28 @@ macro_rules! loader {
 
 loader!(CategoryId => Category, |self, keys, db| one_each(store::category::list_by_ids(db, keys).await?, |row| row.id));
 loader!(ProductId => Product, |self, keys, db| one_each(store::product::list_by_ids(db, keys).await?, |row| row.id));
-loader!(FlashSaleId => FlashSale, |self, keys, db| one_each(store::flash_sale::list_by_ids(db, keys).await?, |row| row.id));
 loader!(CustomerId => Customer, |self, keys, db| one_each(store::customer::list_by_ids(db, keys).await?, |row| row.id));
 loader!(AddressId => Address, |self, keys, db| one_each(store::address::list_by_ids(db, keys).await?, |row| row.id));
 loader!(OrderId => Order, |self, keys, db| one_each(store::order::list_by_ids(db, keys).await?, |row| row.id));
 loader!(PaymentId => Payment, |self, keys, db| one_each(store::payment::list_by_ids(db, keys).await?, |row| row.id));
+/// Sales that are on are in memory already.
+impl Loader<FlashSaleId> for StoreLoader {
+    type Value = FlashSale;
+    type Error = LoaderError;
+
+    async fn load(&self, keys: &[FlashSaleId]) -> Result<HashMap<FlashSaleId, FlashSale>, LoaderError> {
+        let now = self.app.clock.now();
+        let known = keys.iter().filter_map(|id| self.app.sale_feed.get(*id, now));
+        let mut sales = one_each(known.collect(), |sale| sale.id);
+        let others: Vec<FlashSaleId> = keys.iter().copied().filter(|id| !sales.contains_key(id)).collect();
+        if !others.is_empty() {
+            let mut db = self.connection().await?;
+            sales.extend(one_each(store::flash_sale::list_by_ids(&mut db, &others).await?, |row| row.id));
+        }
+        Ok(sales)
+    }
+}
+
 loader!(ChildrenOf => Vec<Category>, |self, keys, db| {
     let parents: Vec<_> = keys.iter().map(|key| key.0).collect();
     many_each(store::category::list_children(db, &parents).await?, |row| row.parent_id.map(ChildrenOf))

@@ -8,6 +8,7 @@ mod category;
 mod connection;
 pub mod context;
 mod customer;
+mod documents;
 pub mod errors;
 mod flash_sale;
 mod loaders;
@@ -25,8 +26,8 @@ use crate::app::App;
 const MAX_DEPTH: usize = 12;
 /// What a standard introspection query needs, and a little more.
 const MAX_DEPTH_WITH_INTROSPECTION: usize = 20;
-/// Fields of an operation, with pages counted once.
-const MAX_COMPLEXITY: usize = 1_000;
+/// Fields of an operation, those of a page once per entry that may come: a page of 100 products with 20 fields each.
+const MAX_COMPLEXITY: usize = 2_500;
 
 #[derive(MergedObject, Default)]
 pub struct Query(
@@ -54,7 +55,8 @@ pub fn schema(app: App) -> ApiSchema {
         .data(app)
         .limit_depth(if introspection { MAX_DEPTH_WITH_INTROSPECTION } else { MAX_DEPTH })
         .limit_complexity(MAX_COMPLEXITY)
-        .extension(extensions::Analyzer);
+        .extension(extensions::Analyzer)
+        .extension(documents::ParsedDocuments::default());
     if introspection { builder } else { builder.disable_introspection().disable_suggestions() }.finish()
 }
 

@@ -1,6 +1,6 @@
 //! Orders as their owner (and staff) see them, and their live status.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use async_graphql::{Context, Enum, ID, Object, Result, SimpleObject, Subscription};
 use futures_util::{Stream, StreamExt, stream};
@@ -267,6 +267,9 @@ impl OrderSubscription {
     }
 }
 
+/// A subscription whose database does not answer asks again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The orders of a topic, each time their version is higher than the last one sent.
 fn updates(app: App, topic: Topic) -> impl Stream<Item = Result<Order>> {
     struct State {
@@ -274,22 +277,26 @@ fn updates(app: App, topic: Topic) -> impl Stream<Item = Result<Order>> {
         topic: Topic,
         listener: crate::services::order_feed::Listener,
         sent: HashMap<OrderId, i32>,
-        is_first: bool,
+        reads_at_once: bool,
     }
     let listener = app.order_feed.listen(topic);
-    let state = State { app, topic, listener, sent: HashMap::new(), is_first: true };
+    let state = State { app, topic, listener, sent: HashMap::new(), reads_at_once: true };
     stream::unfold(state, |mut state| async move {
-        if !state.is_first && !state.listener.changed().await {
+        if !state.reads_at_once && !state.listener.changed().await {
             return None;
         }
-        state.is_first = false;
+        state.reads_at_once = false;
         let news = match newer_than(&state.app, state.topic, &state.sent).await {
             Ok(orders) => {
                 state.sent.extend(orders.iter().map(|order| (order.id, order.version)));
                 orders.into_iter().map(|order| Ok(Order(order))).collect()
             }
-            // The stream goes on: the next change, or the next poll, shows the newest state.
-            Err(error) => vec![Err(error.into())],
+            Err(error) => {
+                // The stream goes on: whatever was missed is read as soon as the database answers again.
+                state.reads_at_once = true;
+                tokio::time::sleep(RETRY).await;
+                vec![Err(error.into())]
+            }
         };
         Some((stream::iter(news), state))
     })

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     category::Category,
-    connection::{PageArguments, PageRequest, connection},
+    connection::{PageArguments, PageRequest, connection, page_cost},
     context::ContextExt,
     errors::ApiError,
     flash_sale::FlashSale,
@@ -220,6 +220,7 @@ impl ProductQuery {
     /// The catalogue without archived products, page by page, forwards with `first` and `after` or backwards with `last`
     /// and `before`. Pages stay complete and without doubles while products are added.
     #[allow(clippy::too_many_arguments, reason = "the API's arguments")]
+    #[graphql(complexity = "page_cost(first.or(last), child_complexity)")]
     async fn products(
         &self,
         ctx: &Context<'_>,

@@ -1,6 +1,6 @@
 //! Accounts: sign-up, the links in mails, passwords. Answers never tell whether an address is known.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
@@ -94,6 +94,7 @@ pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> 
                 locale,
             };
             store::customer::update_unverified(&mut tx, known.id, &replacement, now).await?;
+            forget_stranger(app, &mut tx, known.id).await?;
             send_link(app, &mut tx, &Recipient { id: known.id, email: email.as_str(), locale }, TokenPurpose::VerifyEmail).await?;
         }
     }
@@ -137,13 +138,12 @@ pub enum VerifyEmail {
 pub async fn verify_email(app: &App, token: String) -> Result<VerifyEmail, ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    let hash = SecretToken::received(token).hash();
-    let Some(customer) = store::customer::use_token(&mut tx, TokenPurpose::VerifyEmail, &hash, now).await? else {
+    let Some(customer) = use_token(&mut tx, TokenPurpose::VerifyEmail, token, now).await? else {
         return Ok(VerifyEmail::TokenInvalid);
     };
-    store::customer::update_verified(&mut tx, customer, now).await?;
+    store::customer::update_verified(&mut tx, customer.id, now).await?;
     tx.commit().await?;
-    Ok(VerifyEmail::Verified(customer))
+    Ok(VerifyEmail::Verified(customer.id))
 }
 
 #[derive(Debug)]
@@ -161,10 +161,13 @@ pub async fn reset_password(app: &App, token: String, new_password: &str) -> Res
     let password_hash = app.passwords.hash(password).await?;
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    let hash = SecretToken::received(token).hash();
-    let Some(customer) = store::customer::use_token(&mut tx, TokenPurpose::ResetPassword, &hash, now).await? else {
+    let Some(customer) = use_token(&mut tx, TokenPurpose::ResetPassword, token, now).await? else {
         return Ok(ResetPassword::TokenInvalid);
     };
+    let (customer, was_verified) = (customer.id, customer.email_verified_at.is_some());
+    if !was_verified {
+        store::address::update_all_retired(&mut tx, customer, now).await?;
+    }
     store::customer::update_password(&mut tx, customer, &password_hash, now).await?;
     let ended = store::session::update_all_revoked(&mut tx, customer, now).await?;
     tx.commit().await?;
@@ -172,6 +175,31 @@ pub async fn reset_password(app: &App, token: String, new_password: &str) -> Res
         app.revocations.add(session, now);
     }
     Ok(ResetPassword::Done)
+}
+
+/// Whoever signed up with this address before need not be its owner: nothing of theirs stays with the account.
+async fn forget_stranger(app: &App, db: &mut PgConnection, customer: CustomerId) -> Result<(), ServiceError> {
+    let now = app.clock.now();
+    store::address::update_all_retired(db, customer, now).await?;
+    for session in store::session::update_all_revoked(db, customer, now).await? {
+        // Before the commit: a session too many is refused for ten minutes if that fails, never one too few.
+        app.revocations.add(session, now);
+    }
+    Ok(())
+}
+
+/// Uses a token up and tells whose it was, with the customer's row locked: customer before token, as everybody does.
+async fn use_token(
+    db: &mut PgConnection,
+    purpose: TokenPurpose,
+    token: String,
+    now: DateTime<Utc>,
+) -> Result<Option<Customer>, ServiceError> {
+    let hash = SecretToken::received(token).hash();
+    let Some(owner) = store::customer::find_token_owner(db, purpose, &hash).await? else { return Ok(None) };
+    let customer = store::customer::lock(db, owner).await?;
+    let is_used_now = store::customer::use_token(db, purpose, &hash, now).await?;
+    Ok(customer.filter(|_| is_used_now))
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -41,8 +41,8 @@ pub enum Scheduled {
     Overlaps,
 }
 
-/// Takes the units out of the product's ordinary stock, then makes their rows in chunks; the sale cannot open before all
-/// of them are there. The product's row is locked while the sale is written.
+/// Takes the units out of the product's ordinary stock. Their rows are made by a job, see [`make_units`]; the sale cannot open
+/// before all of them are there. One transaction; the product's row is locked.
 pub async fn schedule(app: &App, input: &Schedule) -> Result<Scheduled, ServiceError> {
     if let Some(invalid) = first_invalid(input, app.config.currency) {
         return Ok(Scheduled::Invalid(invalid));
@@ -75,17 +75,26 @@ pub async fn schedule(app: &App, input: &Schedule) -> Result<Scheduled, ServiceE
     store::stock::insert_movement(&mut tx, &movement, now).await?;
     tx.commit().await?;
 
-    make_units(app, sale.id, input.units).await?;
     Ok(Scheduled::Done(sale.id))
 }
 
-/// Makes the unit rows and lets the sale open. May be repeated after a stop at any point.
-async fn make_units(app: &App, sale: FlashSaleId, units: i32) -> Result<(), ServiceError> {
-    let mut from = 1;
-    while from <= units {
-        let to = (from + UNITS_PER_CHUNK - 1).min(units);
-        store::flash_sale::insert_units(&mut *app.db.acquire().await?, sale, from, to).await?;
-        from = to + 1;
+/// Makes the unit rows that sales still lack, a transaction per chunk, and lets those sales open. Goes on where it was
+/// after a stop at any point; two at once do no harm.
+pub async fn make_missing_units(app: &App) -> Result<(), ServiceError> {
+    let sales = store::flash_sale::list_without_units(&mut *app.db.acquire().await?).await?;
+    for (sale, units) in sales {
+        make_units(app, sale, units).await?;
+    }
+    Ok(())
+}
+
+/// Makes the unit rows of one sale, from the first one missing, and lets it open.
+pub async fn make_units(app: &App, sale: FlashSaleId, units: i32) -> Result<(), ServiceError> {
+    let mut made = store::flash_sale::get_last_unit(&mut *app.db.acquire().await?, sale).await?;
+    while made < units {
+        let to = (made + UNITS_PER_CHUNK).min(units);
+        store::flash_sale::insert_units(&mut *app.db.acquire().await?, sale, made + 1, to).await?;
+        made = to;
     }
     store::flash_sale::update_units_ready(&mut *app.db.acquire().await?, sale, app.clock.now()).await?;
     Ok(())

@@ -87,18 +87,18 @@ pub async fn send(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, l
     Ok(())
 }
 
-/// Sends the mail of a delivery. The row stays locked while the server is talked to, so that no second worker sends it
-/// too; sent, forgotten and acknowledged in one transaction. A mail whose worker dies between the server's yes and the
-/// commit goes out twice: mail knows no idempotency key.
+/// Sends the mail of a delivery, then marks it as sent, forgets it and acknowledges the message in one transaction. No
+/// connection is held while the server is talked to: the message's visibility keeps other workers away. A mail whose worker
+/// dies between the server's yes and the commit goes out twice: mail knows no idempotency key.
 pub async fn deliver(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
     let id = MailId(delivery.id);
-    let mut tx = app.db.begin().await?;
-    if let Some(sealed) = store::mail::lock_unsent(&mut tx, id).await? {
+    let unsent = store::mail::find_unsent(&mut *app.db.acquire().await?, id).await?;
+    if let Some(sealed) = unsent {
         let mail: Mail = serde_json::from_str(&app.sealing.open(SealedColumn::MailContent, id.0, &sealed)?)?;
-        let now = app.clock.now();
-        app.mailer.send(&mail, now).await?;
-        store::mail::update_sent(&mut tx, id, now).await?;
+        app.mailer.send(&mail, app.clock.now()).await?;
     }
+    let mut tx = app.db.begin().await?;
+    store::mail::update_sent(&mut tx, id, app.clock.now()).await?;
     store::queue::delete(&mut tx, delivery.queue, &[delivery.message_id]).await?;
     tx.commit().await?;
     Ok(())

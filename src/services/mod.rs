@@ -10,6 +10,7 @@ pub mod clock;
 pub mod dead_letter;
 pub mod flash_sale;
 pub mod idempotency;
+pub mod leader;
 pub mod mail;
 pub mod order;
 pub mod order_feed;
@@ -42,8 +43,8 @@ pub enum ServiceError {
     #[error("a stored value does not read: {0}")]
     Stored(#[from] serde_json::Error),
     /// COMMIT was sent and its answer is lost: the same call with the same key tells.
-    #[error("the outcome of a commit is unknown: {0}")]
-    UnknownOutcome(#[source] StoreError),
+    #[error("whether a purchase was committed is not known")]
+    UnknownOutcome,
 }
 
 impl From<sqlx::Error> for ServiceError {

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::ServiceError;
+use super::{ServiceError, leader::Term};
 use crate::{
     app::App,
     domain::{
@@ -11,13 +11,13 @@ use crate::{
     },
     store::{
         self,
+        lease::LEADER,
         order::{Order, Step},
     },
 };
 
 /// Orders whose hold is ended in one transaction.
 pub const EXPIRY_BATCH: i64 = 100;
-const COUNTER_SLOT: i16 = 24;
 
 /// Why an order moves: a code for clients, and perhaps words for people, never personal data.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,14 +63,25 @@ pub async fn transition(
 }
 
 /// Ends holds that have run out: the orders expire, their units are free again. One transaction of at most
-/// [`EXPIRY_BATCH`] orders; those with a payment under way are left to it. Returns how many expired.
-pub async fn expire_due(app: &App) -> Result<usize, ServiceError> {
+/// [`EXPIRY_BATCH`] orders; those with a payment under way are left to it. Nothing happens when the
+/// leader's term is over. Returns how many expired.
+pub async fn expire_due(app: &App, term: Term) -> Result<usize, ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    let mut due = store::order::lock_expired_holds(&mut tx, now, EXPIRY_BATCH).await?;
+    if !store::lease::lock_term(&mut tx, LEADER, term.0).await? {
+        return Ok(0);
+    }
+    let ids = store::order::lock_ended_holds(&mut tx, now, EXPIRY_BATCH).await?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    // A younger look than the one that found them: a payment may have begun before their rows were locked.
+    let being_paid = store::payment::list_orders_being_paid(&mut tx, &ids).await?;
+    let mut due = store::order::list_by_ids(&mut tx, &ids).await?;
+    due.retain(|order| !being_paid.contains(&order.id));
     transition(app, &mut tx, &mut due, OrderStatus::Expiring, OrderEventReason::HoldExpired.into()).await?;
     let expired = transition(app, &mut tx, &mut due, OrderStatus::Expired, OrderEventReason::HoldExpired.into()).await?;
-    store::stock::release_units(&mut tx, &expired, COUNTER_SLOT, now).await?;
+    store::stock::release_units(&mut tx, &expired, app.counter_slots.expiry(), now).await?;
     tx.commit().await?;
     let changed: Vec<_> = due.iter().map(|order| (order.id, order.customer_id)).collect();
     app.order_feed.ring(&changed);

@@ -3,7 +3,7 @@
 //! Owns: what each answer of the provider means for the order. Called by jobs/payment.rs, in groups.
 //! Locks: order (by id) → payment → quota → stock. The order's state is the fence: a second delivery changes nothing.
 
-use std::{collections::HashMap, ops::Range};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -26,8 +26,6 @@ use crate::{
 };
 
 pub const PROVIDER: &str = "stripe";
-/// Counter slots of settlement; purchases have others, see services/purchase.rs.
-const COUNTER_SLOTS: Range<i16> = 8..16;
 
 /// A try that this worker may now carry out.
 #[derive(Clone, Debug)]
@@ -40,6 +38,10 @@ pub struct Begun {
     method: String,
     /// The intent's id at the provider, once there is one.
     reference: Option<String>,
+    /// The id stands on the try's row.
+    is_noted: bool,
+    /// Until then the try is this worker's; afterwards it touches the provider no more.
+    deadline: DateTime<Utc>,
     /// The hold has ended: who has not authenticated by now will not be waited for.
     hold_is_over: bool,
     /// How often others began it and were gone: the provider may have been called.
@@ -72,7 +74,12 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
     }
 
     let (mut begun, mut done, mut new, mut resumed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
     for delivery in deliveries {
+        if !seen.insert(delivery.id) {
+            // Two messages for one order: the other one is being handled, this one comes again.
+            continue;
+        }
         let order = orders.get(&OrderId(delivery.id));
         let tries = tries.remove(&OrderId(delivery.id)).unwrap_or_default();
         match next_step(order, &tries, now) {
@@ -82,6 +89,7 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
                 resumed.push(payment.id);
                 begun.push(Begun {
                     delivery,
+                    deadline,
                     hold_is_over: order.and_then(|order| order.hold_expires_at).is_none_or(|end| end <= now),
                     order: payment.order_id,
                     payment: payment.id,
@@ -89,7 +97,8 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
                     amount: payment.amount(),
                     method: payment.payment_method.clone(),
                     reference: payment.provider_reference.clone(),
-                    resumed: payment.calls + 1,
+                    is_noted: payment.provider_reference.is_some(),
+                    resumed: payment.resumes + 1,
                 });
             }
             Next::Try { order, method } => {
@@ -105,6 +114,8 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
                     amount,
                     method,
                     reference: None,
+                    is_noted: false,
+                    deadline,
                     hold_is_over: false,
                     resumed: 0,
                 });
@@ -126,12 +137,12 @@ enum Next<'a> {
 }
 
 fn next_step<'a>(order: Option<&'a Order>, tries: &'a [Payment], now: DateTime<Utc>) -> Next<'a> {
+    let Some(order) = order.filter(|order| matches!(order.status, OrderStatus::AwaitingPayment | OrderStatus::Expiring)) else {
+        return Next::Acknowledge;
+    };
     if let Some(open) = tries.iter().find(|payment| payment.status.is_open()) {
         return if open.deadline > now { Next::LeaveAlone } else { Next::Resume(open) };
     }
-    let Some(order) = order.filter(|order| order.status == OrderStatus::AwaitingPayment) else {
-        return Next::Acknowledge;
-    };
     // A hold that is over is not charged any more: the expiry gives its units back.
     match &order.payment_method {
         Some(method) if order.hold_expires_at.is_some_and(|end| end > now) => Next::Try { order, method: method.clone() },
@@ -173,6 +184,10 @@ pub async fn create_intent(app: &App, mut begun: Begun) -> Result<Begun, (Begun,
     if begun.reference.is_some() {
         return Ok(begun);
     }
+    if begun.hold_is_over {
+        // No intent that could be confirmed is known, so no money can have moved.
+        return Err((begun, Answer::Abandoned));
+    }
     let new = NewIntent {
         amount_minor: begun.amount.minor,
         currency: begun.amount.currency.as_str(),
@@ -193,23 +208,36 @@ pub async fn create_intent(app: &App, mut begun: Begun) -> Result<Begun, (Begun,
 /// Notes the intents' ids, from here on the provider can be asked by id, and goes on with the one that is noted. One
 /// statement.
 pub async fn record_references(app: &App, begun: Vec<Begun>) -> Result<Vec<Begun>, ServiceError> {
-    let known = |begun: &Begun| begun.reference.clone().map(|reference| (begun.payment, reference));
-    let references: Vec<_> = begun.iter().filter_map(known).collect();
+    let new = |begun: &Begun| begun.reference.clone().filter(|_| !begun.is_noted).map(|reference| (begun.payment, reference));
+    let references: Vec<_> = begun.iter().filter_map(new).collect();
+    if references.is_empty() {
+        return Ok(begun);
+    }
     let noted = store::payment::update_references(&mut *app.db.acquire().await?, &references, app.clock.now()).await?;
     let mut noted: HashMap<PaymentId, String> = noted.into_iter().collect();
-    Ok(begun.into_iter().map(|begun| Begun { reference: noted.remove(&begun.payment), ..begun }).collect())
+    let with_noted = |begun: Begun| match noted.remove(&begun.payment) {
+        Some(reference) => Begun { reference: Some(reference), is_noted: true, ..begun },
+        None => begun,
+    };
+    Ok(begun.into_iter().map(with_noted).collect())
 }
 
 /// Takes the money, once: asks first when another worker may have done so already. Touches no row.
 pub async fn confirm(app: &App, begun: &Begun) -> Answer {
-    let Some(reference) = &begun.reference else {
+    let Some(reference) = begun.reference.as_ref().filter(|_| begun.is_noted) else {
         return Answer::Open { reason: "no intent".to_owned() };
     };
+    let Ok(left) = (begun.deadline - app.clock.now()).to_std() else {
+        return Answer::Open { reason: "the step took too long".to_owned() };
+    };
+    let confirmed = tokio::time::timeout(left, confirm_intent(app, begun, reference)).await;
+    confirmed.unwrap_or_else(|_| Answer::Open { reason: "the step took too long".to_owned() })
+}
+
+async fn confirm_intent(app: &App, begun: &Begun, reference: &str) -> Answer {
     if begun.resumed > 0 {
         match app.payment_gateway.retrieve_intent(reference).await {
-            Ok(intent) if intent.status == IntentStatus::RequiresAction && begun.hold_is_over => {
-                return give_up(app, begun, reference).await;
-            }
+            Ok(intent) if begun.hold_is_over && !is_final(intent.status) => return give_up(app, begun, reference).await,
             Ok(intent) if intent.status != IntentStatus::RequiresConfirmation => return answer_of_intent(begun, intent),
             Ok(_) => {}
             Err(error) => return answer_of_error(error),
@@ -220,6 +248,11 @@ pub async fn confirm(app: &App, begun: &Begun) -> Answer {
         Err(GatewayError::WrongState { intent }) => answer_of_intent(begun, *intent),
         Err(error) => answer_of_error(error),
     }
+}
+
+/// No more money can move, or it has moved.
+const fn is_final(status: IntentStatus) -> bool {
+    matches!(status, IntentStatus::Succeeded | IntentStatus::Canceled | IntentStatus::Processing)
 }
 
 /// Cancels an intent whose customer did not authenticate in time. If the money was taken meanwhile, that is the answer.
@@ -268,7 +301,7 @@ fn answer_of_error(error: GatewayError) -> Answer {
 /// authenticate, keep their message: its next delivery asks the provider.
 pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), ServiceError> {
     let now = app.clock.now();
-    let slot = rand::random_range(COUNTER_SLOTS);
+    let slot = app.counter_slots.settlement();
     let ids: Vec<OrderId> = answered.iter().map(|(begun, _)| begun.order).collect();
     let results: Vec<TryResult> = answered.iter().filter_map(|(begun, answer)| result(begun.payment, answer)).collect();
     let targets: HashMap<OrderId, OrderStatus> =
@@ -279,16 +312,21 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
     let waiting: Vec<PaymentId> = answered.iter().filter(|(_, answer)| is_waiting(answer)).map(|(begun, _)| begun.payment).collect();
 
     let mut tx = app.db.begin().await?;
-    let mut by_target: HashMap<OrderStatus, Vec<Order>> = HashMap::new();
-    for order in store::order::lock_by_ids(&mut tx, &ids).await? {
+    let orders = store::order::lock_by_ids(&mut tx, &ids).await?;
+    let newly_waiting = store::payment::list_orders_of_processing(&mut tx, &waiting).await?;
+    // A try that ended before, by another worker's answer, moves its order no more.
+    let settled = store::payment::update_results(&mut tx, &results, now).await?;
+    let mut changed = store::order::update_version(&mut tx, &newly_waiting, now).await?;
+    let mut by_target: BTreeMap<&str, (OrderStatus, Vec<Order>)> = BTreeMap::new();
+    for order in orders.into_iter().filter(|order| settled.contains(&order.id)) {
         if let Some(status) = targets.get(&order.id) {
-            by_target.entry(*status).or_default().push(order);
+            by_target.entry(status.as_str()).or_insert((*status, Vec::new())).1.push(order);
         }
     }
-    let newly_waiting = store::payment::list_not_waiting(&mut tx, &waiting).await?;
-    store::payment::update_results(&mut tx, &results, now).await?;
-    let mut changed = store::order::update_version(&mut tx, &newly_waiting, now).await?;
-    for (status, orders) in &mut by_target {
+    for (status, orders) in by_target.values_mut() {
+        if *status == OrderStatus::Paid {
+            keep_payable(orders);
+        }
         let moved = order::transition(app, &mut tx, orders, *status, reason(*status)).await?;
         match status {
             OrderStatus::Paid => store::stock::record_sold(&mut tx, &moved, slot, now).await?,
@@ -299,9 +337,21 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
     store::queue::delete(&mut tx, Queue::Payment, &done).await?;
     tx.commit().await?;
 
-    changed.extend(by_target.values().flatten().map(|order| (order.id, order.customer_id)));
+    changed.extend(by_target.values().flat_map(|(_, orders)| orders).map(|order| (order.id, order.customer_id)));
     app.order_feed.ring(&changed);
     Ok(())
+}
+
+/// An order is paid while it holds its units. Expiry leaves an order alone whose payment is under way, so money for another
+/// one means that a rule was broken: it stays as it is, for the audit (I6) and for people to see.
+fn keep_payable(orders: &mut Vec<Order>) {
+    orders.retain(|order| {
+        let holds_units = matches!(order.status, OrderStatus::AwaitingPayment | OrderStatus::Expiring);
+        if !holds_units {
+            tracing::error!(order = %order.id, status = %order.status, "money was taken for an order that holds no units");
+        }
+        holds_units
+    });
 }
 
 const fn target(answer: &Answer) -> Option<OrderStatus> {

@@ -1,28 +1,39 @@
 //! The flash-sale purchase. Called by `resolvers/flash_sale.rs`.
+//!
+//! A request is checked, perhaps refused from memory (`sold_out.rs`, and a sale that is not open yet), and otherwise placed
+//! with others in one transaction (batcher.rs).
+
+pub mod batcher;
+pub mod rate_limit;
+pub mod sold_out;
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
+use self::batcher::Placed;
 use super::{InvalidInput, ServiceError};
 use crate::{
     app::App,
     domain::{
         customer::single_line,
         ids::{AddressId, CustomerId, FlashSaleId, OrderId},
+        order::order_number,
         quantity::Quantity,
     },
     sealing::SealedColumn,
     store::{
         self, StoreError,
+        flash_sale::FlashSale,
         purchase::{Purchase, PurchaseOutcome},
     },
 };
 
-/// Counter slots of purchases; settlement has others, see services/payment.rs.
-const COUNTER_SLOTS: std::ops::Range<i16> = 0..8;
 /// Waits before a claim that found the last units locked is repeated.
 const CONTENTION_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(50)];
+/// A sale is refused as not open from memory only until shortly before its opening: clocks differ a little.
+const OPENING_MARGIN: TimeDelta = TimeDelta::milliseconds(250);
 const MAX_NOTE_CHARACTERS: usize = 500;
 const MAX_PAYMENT_METHOD_BYTES: usize = 255;
 
@@ -41,9 +52,15 @@ pub struct BuyNow {
 #[derive(Debug)]
 pub enum Bought {
     Outcome(PurchaseOutcome),
+    /// No unit was free when the database was last asked, some seconds ago at most.
+    SoldOut(Box<FlashSale>),
     Invalid(InvalidInput),
     /// Nothing was taken; the same key may be used again.
     Busy {
+        retry_after: Duration,
+    },
+    /// Too many different purchases of one customer.
+    RateLimited {
         retry_after: Duration,
     },
 }
@@ -52,42 +69,50 @@ pub enum Bought {
 /// movement and the payment message; the units are held for the sale's hold time. Idempotent by (customer, key): only a
 /// success is remembered, and only for the same sale, quantity and address.
 pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<Bought, ServiceError> {
-    let order = OrderId::new();
-    let purchase = match checked(app, order, customer, input)? {
+    let sale = input.sale;
+    let purchase = match checked(app, customer, input)? {
         Ok(purchase) => purchase,
         Err(invalid) => return Ok(Bought::Invalid(invalid)),
     };
+    if let Err(retry_after) = app.purchase_limits.check(customer, sale, purchase.idempotency_key) {
+        return Ok(Bought::RateLimited { retry_after });
+    }
+    if let Some(refusal) = refusal_from_memory(app, &purchase) {
+        return Ok(refusal);
+    }
     for wait in CONTENTION_WAITS {
-        tokio::time::sleep(wait).await;
-        match place(app, &purchase).await {
-            Ok(PurchaseOutcome::Contended) => {}
-            Ok(outcome) => {
-                if matches!(outcome, PurchaseOutcome::Accepted { .. }) {
-                    app.payments_waiting.notify_one();
-                    app.order_feed.ring(&[(order, customer)]);
-                }
-                return Ok(Bought::Outcome(outcome));
-            }
-            Err(ServiceError::Store(error)) if error.is_pool_exhausted() => break,
-            // The key is being used on another connection: repeated, it is a replay. Deadlocks and lock time-outs likewise.
-            Err(ServiceError::Store(error)) if error.violates(store::purchase::KEY_ONCE) || error.is_transient() => {}
-            Err(error) => return Err(error),
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        match app.purchases.place(purchase.clone()).await? {
+            Placed::Outcome(PurchaseOutcome::Contended) => {}
+            Placed::Outcome(PurchaseOutcome::SoldOut) => return sold_out_now(app, sale).await,
+            Placed::Outcome(outcome) => return Ok(Bought::Outcome(outcome)),
+            Placed::Busy => break,
         }
     }
     Ok(Bought::Busy { retry_after: Duration::from_millis(200 + rand::random_range(0..300)) })
 }
 
-async fn place(app: &App, purchase: &Purchase) -> Result<PurchaseOutcome, ServiceError> {
-    let slot = rand::random_range(COUNTER_SLOTS);
-    let mut tx = app.db.begin().await?;
-    store::purchase::set_lock_timeout(&mut tx).await?;
-    let outcome = store::purchase::buy_now(&mut tx, slot, std::slice::from_ref(purchase)).await?.pop();
-    let outcome = outcome.ok_or(StoreError::Missing("outcome of a purchase"))?;
-    tx.commit().await.map_err(|error| ServiceError::UnknownOutcome(error.into()))?;
-    Ok(outcome)
+/// The sale as it is without a free unit, so that answer and numbers agree; later buyers are refused from memory.
+async fn sold_out_now(app: &App, id: FlashSaleId) -> Result<Bought, ServiceError> {
+    sold_out::look(app, id).await?;
+    let sale = store::flash_sale::list_by_ids(&mut *app.db.acquire().await?, &[id]).await?.pop();
+    Ok(Bought::SoldOut(Box::new(sale.ok_or(StoreError::Missing("sale of a purchase"))?)))
 }
 
-fn checked(app: &App, order: OrderId, customer: CustomerId, input: BuyNow) -> Result<Result<Purchase, InvalidInput>, ServiceError> {
+/// Only refusals that no earlier success of this customer can contradict.
+fn refusal_from_memory(app: &App, purchase: &Purchase) -> Option<Bought> {
+    let now = app.clock.now();
+    if let Some(sale) = app.sold_out.refusal(purchase.sale, purchase.customer, now) {
+        return Some(Bought::SoldOut(Box::new(sale)));
+    }
+    let sale = app.sale_feed.get(purchase.sale, now)?;
+    (now + OPENING_MARGIN < sale.opens_at).then_some(Bought::Outcome(PurchaseOutcome::NotOpen))
+}
+
+fn checked(app: &App, customer: CustomerId, input: BuyNow) -> Result<Result<Purchase, InvalidInput>, ServiceError> {
+    let order = OrderId::new();
     let Some(quantity) = Quantity::new(input.quantity) else {
         return Ok(Err(InvalidInput::new(&["quantity"], "1 to 999.")));
     };
@@ -104,6 +129,7 @@ fn checked(app: &App, order: OrderId, customer: CustomerId, input: BuyNow) -> Re
     let asked_for = serde_json::to_vec(&(input.sale.0, quantity.get(), input.address.map(|id| id.0)))?;
     Ok(Ok(Purchase {
         order,
+        number: order_number(rand::random()),
         customer,
         sale: input.sale,
         quantity,

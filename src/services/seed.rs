@@ -167,7 +167,10 @@ async fn schedule(
         hold: TimeDelta::minutes(5),
     };
     match flash_sale::schedule(app, &schedule).await? {
-        Scheduled::Done(id) => Ok(id),
+        Scheduled::Done(id) => {
+            flash_sale::make_units(app, id, units).await?;
+            Ok(id)
+        }
         refused => {
             tracing::error!(?refused, "a sample sale was refused");
             Err(StoreError::Missing("sample sale").into())

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
+use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
 use super::ServiceError;
@@ -52,7 +53,14 @@ pub async fn log_in(app: &App, email: &str, password: &str, user_agent: Option<&
         return Ok(LogIn::BadCredentials);
     };
 
-    let tokens = open(app, &customer, user_agent).await?;
+    // The password may have been changed while it was being checked: whoever changed it ended all sessions.
+    let mut tx = app.db.begin().await?;
+    let now_stored = store::customer::lock(&mut tx, customer.id).await?;
+    let Some(customer) = now_stored.filter(|now_stored| now_stored.password_hash == customer.password_hash) else {
+        return Ok(LogIn::BadCredentials);
+    };
+    let tokens = open(app, &mut tx, &customer, user_agent).await?;
+    tx.commit().await?;
     Ok(LogIn::Done { customer: customer.id, tokens })
 }
 
@@ -117,13 +125,14 @@ pub async fn follow_revocations(app: &App) -> Result<(), ServiceError> {
 
 /// A session for an operator's use or a load test, without a password; `None` when there is no such customer.
 pub async fn open_for(app: &App, customer: CustomerId) -> Result<Option<Tokens>, ServiceError> {
-    let Some(customer) = store::customer::list_by_ids(&mut *app.db.acquire().await?, &[customer]).await?.pop() else {
+    let mut db = app.db.acquire().await?;
+    let Some(customer) = store::customer::list_by_ids(&mut db, &[customer]).await?.pop() else {
         return Ok(None);
     };
-    Ok(Some(open(app, &customer, Some("whitemonday token")).await?))
+    Ok(Some(open(app, &mut db, &customer, Some("whitemonday token")).await?))
 }
 
-async fn open(app: &App, customer: &Customer, user_agent: Option<&str>) -> Result<Tokens, ServiceError> {
+async fn open(app: &App, db: &mut PgConnection, customer: &Customer, user_agent: Option<&str>) -> Result<Tokens, ServiceError> {
     let now = app.clock.now();
     let viewer = Viewer { customer: customer.id, session: SessionId::new(), role: customer.role };
     let tokens = tokens(app, viewer, 0, now + SESSION_LIFETIME)?;
@@ -135,7 +144,7 @@ async fn open(app: &App, customer: &Customer, user_agent: Option<&str>) -> Resul
         user_agent: user_agent.as_deref(),
         expires_at: tokens.refresh_expires_at,
     };
-    store::session::insert(&mut *app.db.acquire().await?, &session, now).await?;
+    store::session::insert(db, &session, now).await?;
     Ok(tokens)
 }
 

@@ -45,6 +45,14 @@ pub async fn lock_book(db: &mut PgConnection, customer: CustomerId) -> Result<Ve
     list_for_customers(db, &[customer]).await
 }
 
+/// Empties a customer's address book; orders keep their versions.
+pub async fn update_all_retired(db: &mut PgConnection, customer: CustomerId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!("UPDATE address SET retired_at = $2, is_default = false WHERE customer_id = $1 AND retired_at IS NULL", customer as _, at)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 pub struct NewAddress {
     pub id: AddressId,
     pub customer: CustomerId,

@@ -67,7 +67,7 @@ pub const INVARIANTS: &[Invariant] = &[
                WHERE o.status IN ('AWAITING_PAYMENT', 'EXPIRING')
                  AND CASE WHEN EXISTS (SELECT 1 FROM payment p
                                         WHERE p.order_id = o.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN'))
-                          THEN NOT EXISTS (SELECT 1 FROM pgmq.q_payment m WHERE m.message ->> 'id' = o.id::text)
+                          THEN o.id::text NOT IN (SELECT coalesce(m.message ->> 'id', '') FROM pgmq.q_payment m)
                           ELSE o.hold_expires_at IS NULL END",
     },
     Invariant {
@@ -80,9 +80,12 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "I10",
-        description: "The counters of a sale equal a count of its units",
+        description: "The counters of a sale equal a count of its units and orders",
         sql: "SELECT count(*) FROM flash_sale_live s
-               WHERE s.claimed <> (SELECT count(*) FROM stock_unit u WHERE u.sale_id = s.id AND u.order_id IS NOT NULL)",
+               WHERE s.claimed <> (SELECT count(*) FROM stock_unit u WHERE u.sale_id = s.id AND u.order_id IS NOT NULL)
+                  OR s.orders <> (SELECT count(*) FROM order_line l WHERE l.flash_sale_id = s.id)
+                  OR s.sold <> (SELECT count(*) FROM stock_unit u JOIN orders o ON o.id = u.order_id
+                                 WHERE u.sale_id = s.id AND o.status NOT IN ('AWAITING_PAYMENT', 'EXPIRING', 'IN_REVIEW'))",
     },
     Invariant {
         name: "I11",

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::StoreError;
+use super::{StoreError, expect_one};
 use crate::domain::{
     customer::{Locale, Role},
     ids::{CustomerId, OneTimeTokenId},
@@ -53,6 +53,20 @@ pub async fn find_by_email_index(db: &mut PgConnection, email_index: &[u8]) -> R
              FROM customer
             WHERE email_index = $1"#,
         email_index,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// The customer, locked until the transaction ends.
+pub async fn lock(db: &mut PgConnection, id: CustomerId) -> Result<Option<Customer>, StoreError> {
+    let row = sqlx::query_as!(
+        Customer,
+        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+                  role AS "role: Role", locale AS "locale: Locale", created_at
+             FROM customer
+            WHERE id = $1
+              FOR UPDATE"#,
+        id as _,
     );
     Ok(row.fetch_optional(db).await?)
 }
@@ -186,26 +200,23 @@ pub async fn replace_token(db: &mut PgConnection, token: &NewOneTimeToken<'_>, a
     Ok(())
 }
 
-/// Uses a token up and tells whose it was; `None` when it is unknown, used or expired. One statement, so that two uses
-/// at the same moment are one.
-pub async fn use_token(
-    db: &mut PgConnection,
-    purpose: TokenPurpose,
-    hash: &[u8],
-    at: DateTime<Utc>,
-) -> Result<Option<CustomerId>, StoreError> {
+/// Whose token this is, used or not.
+pub async fn find_token_owner(db: &mut PgConnection, purpose: TokenPurpose, hash: &[u8]) -> Result<Option<CustomerId>, StoreError> {
     let customer = sqlx::query_scalar!(
-        r#"UPDATE one_time_token
-              SET used_at = $3
-            WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > $3
-        RETURNING customer_id AS "customer_id: CustomerId""#,
+        r#"SELECT customer_id AS "customer_id: CustomerId" FROM one_time_token WHERE token_hash = $1 AND purpose = $2"#,
         hash,
         purpose.as_str(),
-        at,
     );
     Ok(customer.fetch_optional(db).await?)
 }
 
-pub(super) const fn expect_one(rows: u64, what: &'static str) -> Result<(), StoreError> {
-    if rows == 1 { Ok(()) } else { Err(StoreError::Missing(what)) }
+/// Uses a token up; false when it is used or expired. One statement, so that two uses at the same moment are one.
+pub async fn use_token(db: &mut PgConnection, purpose: TokenPurpose, hash: &[u8], at: DateTime<Utc>) -> Result<bool, StoreError> {
+    let used = sqlx::query!(
+        "UPDATE one_time_token SET used_at = $3 WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > $3",
+        hash,
+        purpose.as_str(),
+        at,
+    );
+    Ok(used.execute(db).await?.rows_affected() == 1)
 }

@@ -158,6 +158,88 @@ pub async fn list_viewer_units(
     Ok(rows.into_iter().map(|row| (row.sale_id, row.held)).collect())
 }
 
+/// A sale without a free unit.
+pub struct SoldOut {
+    pub sale: FlashSale,
+    /// Orders ever made in it.
+    pub orders: i64,
+    /// Customers with an order in it; `None` when there are as many orders as the caller knew of.
+    pub buyers: Option<Vec<CustomerId>>,
+}
+
+/// The sale if no unit of it is free, with its buyers, all in one snapshot.
+pub async fn find_sold_out(db: &mut PgConnection, id: FlashSaleId, known_orders: Option<i64>) -> Result<Option<SoldOut>, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT s.product_id AS "product_id!: ProductId", s.price_minor AS "price_minor!", s.currency AS "currency!: Currency",
+                  s.opens_at AS "opens_at!", s.closes_at AS "closes_at!", s.total_units AS "total_units!",
+                  s.per_customer_limit AS "per_customer_limit!", s.hold_seconds AS "hold_seconds!",
+                  s.units_ready_at IS NOT NULL AS "units_ready!", s.cancelled_at IS NOT NULL AS "cancelled!",
+                  s.claimed AS "claimed!", s.sold AS "sold!", s.orders AS "orders!",
+                  CASE WHEN s.orders IS DISTINCT FROM $2
+                       THEN ARRAY(SELECT customer_id FROM purchase_quota q WHERE q.sale_id = s.id AND q.orders > 0)
+                  END AS "buyers: Vec<CustomerId>"
+             FROM flash_sale_live s
+            WHERE s.id = $1 AND s.units_ready_at IS NOT NULL
+              AND NOT EXISTS (SELECT 1 FROM stock_unit u WHERE u.sale_id = s.id AND u.order_id IS NULL)"#,
+        id as _,
+        known_orders,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| SoldOut {
+        sale: FlashSale {
+            id,
+            product_id: row.product_id,
+            price_minor: row.price_minor,
+            currency: row.currency,
+            opens_at: row.opens_at,
+            closes_at: row.closes_at,
+            total_units: row.total_units,
+            per_customer_limit: row.per_customer_limit,
+            hold_seconds: row.hold_seconds,
+            units_ready: row.units_ready,
+            cancelled: row.cancelled,
+            claimed: row.claimed,
+            sold: row.sold,
+        },
+        orders: row.orders,
+        buyers: row.buyers,
+    }))
+}
+
+/// Sales that are open, have just closed, or open within a day: what a server keeps in memory.
+pub async fn list_live(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<FlashSale>, StoreError> {
+    let rows = sqlx::query_as!(
+        FlashSale,
+        r#"SELECT s.id AS "id!: FlashSaleId", s.product_id AS "product_id!: ProductId", s.price_minor AS "price_minor!",
+                  s.currency AS "currency!: Currency", s.opens_at AS "opens_at!", s.closes_at AS "closes_at!",
+                  s.total_units AS "total_units!", s.per_customer_limit AS "per_customer_limit!", s.hold_seconds AS "hold_seconds!",
+                  s.units_ready_at IS NOT NULL AS "units_ready!", s.cancelled_at IS NOT NULL AS "cancelled!",
+                  s.claimed AS "claimed!", s.sold AS "sold!"
+             FROM flash_sale_live s
+            WHERE s.closes_at > $1::timestamptz - interval '1 minute' AND s.opens_at < $1::timestamptz + interval '1 day' AND s.cancelled_at IS NULL"#,
+        now,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Sales whose units are not all there yet, oldest first.
+pub async fn list_without_units(db: &mut PgConnection) -> Result<Vec<(FlashSaleId, i32)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id: FlashSaleId", total_units FROM flash_sale
+            WHERE units_ready_at IS NULL AND cancelled_at IS NULL ORDER BY opens_at"#
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.total_units)).collect())
+}
+
+/// The highest unit row of a sale; 0 when there is none.
+pub async fn get_last_unit(db: &mut PgConnection, sale: FlashSaleId) -> Result<i32, StoreError> {
+    let last = sqlx::query_scalar!(r#"SELECT coalesce(max(seq), 0) AS "last!" FROM stock_unit WHERE sale_id = $1"#, sale as _);
+    Ok(last.fetch_one(db).await?)
+}
+
 pub struct NewFlashSale {
     pub id: FlashSaleId,
     pub product: ProductId,
@@ -206,8 +288,8 @@ pub async fn insert_units(db: &mut PgConnection, sale: FlashSaleId, from: i32, t
     Ok(())
 }
 
-/// Lets a sale open: all its units are there.
+/// Lets a sale open: all its units are there. Twice is once.
 pub async fn update_units_ready(db: &mut PgConnection, sale: FlashSaleId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    let updated = sqlx::query!("UPDATE flash_sale SET units_ready_at = $2 WHERE id = $1 AND units_ready_at IS NULL", sale as _, at);
-    super::customer::expect_one(updated.execute(db).await?.rows_affected(), "sale without units")
+    sqlx::query!("UPDATE flash_sale SET units_ready_at = $2 WHERE id = $1 AND units_ready_at IS NULL", sale as _, at).execute(db).await?;
+    Ok(())
 }

@@ -27,10 +27,9 @@ pub async fn insert(db: &mut PgConnection, mail: &NewMail, at: DateTime<Utc>) ->
     Ok(())
 }
 
-/// The sealed content of a mail that is not sent yet, its row locked until the transaction ends.
-pub async fn lock_unsent(db: &mut PgConnection, id: MailId) -> Result<Option<Vec<u8>>, StoreError> {
-    let content =
-        sqlx::query_scalar!(r#"SELECT content_sealed AS "content!" FROM mail WHERE id = $1 AND sent_at IS NULL FOR UPDATE"#, id as _);
+/// The sealed content of a mail that is not sent yet.
+pub async fn find_unsent(db: &mut PgConnection, id: MailId) -> Result<Option<Vec<u8>>, StoreError> {
+    let content = sqlx::query_scalar!(r#"SELECT content_sealed AS "content!" FROM mail WHERE id = $1 AND sent_at IS NULL"#, id as _);
     Ok(content.fetch_optional(db).await?)
 }
 

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod customer;
 pub mod flash_sale;
 pub mod idempotency;
+pub mod lease;
 pub mod mail;
 pub mod order;
 pub mod payment;
@@ -31,7 +32,9 @@ use sqlx::{
 };
 
 /// How long a request waits for a connection before it counts as "too many at once".
-pub const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(500);
+pub const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
+/// Background work can wait longer.
+pub const JOB_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -49,10 +52,21 @@ impl StoreError {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.constraint() == Some(constraint))
     }
 
-    /// The pool had no connection to give within [`ACQUIRE_TIMEOUT`]; nothing was done.
+    /// The pool had no connection to give within its patience; nothing was done.
     #[must_use]
     pub const fn is_pool_exhausted(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+    }
+
+    /// The connection broke: whether the statement was committed is not known.
+    #[must_use]
+    pub fn is_connection_lost(&self) -> bool {
+        const SHUTDOWN: [&str; 3] = ["57P01", "57P02", "57P03"];
+        match self {
+            Self::Database(sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed) => true,
+            Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| SHUTDOWN.contains(&code.as_ref())),
+            _ => false,
+        }
     }
 
     /// Nothing was done and the same call may be repeated: deadlock, lock time-out, serialisation.
@@ -66,17 +80,20 @@ impl StoreError {
     }
 }
 
-/// A pool whose connections show up under `name` in `pg_stat_activity`. Connects on first use.
+/// A pool whose callers wait at most `patience` for a connection, and whose connections show up under `name` in `pg_stat_activity`. Connects on first use.
 ///
 /// # Errors
 /// When the URL is not one of `PostgreSQL`.
-pub fn pool(url: &SecretString, connections: u32, name: &str) -> Result<PgPool, StoreError> {
+pub fn pool(url: &SecretString, connections: u32, patience: Duration, name: &str) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
-    let pool = PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.application_name(name));
+    let pool =
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(patience).connect_lazy_with(options.application_name(name));
     Ok(pool)
+}
+
+/// A statement must have touched exactly one row.
+const fn expect_one(rows: u64, what: &'static str) -> Result<(), StoreError> {
+    if rows == 1 { Ok(()) } else { Err(StoreError::Missing(what)) }
 }
 
 /// The rows of one page and whether there are more on the side that was asked for.

@@ -83,16 +83,14 @@ pub async fn lock_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<O
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Unpaid orders whose hold is over and whose payment is not under way, locked; rows that others have locked are left to
-/// them.
-pub async fn lock_expired_holds(db: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<Order>, StoreError> {
-    let rows = sqlx::query_as!(
-        Order,
-        r#"SELECT id AS "id: OrderId", number, customer_id AS "customer_id: CustomerId", status AS "status: OrderStatus", version,
-                  total_minor, currency AS "currency: Currency", address_id AS "address_id: AddressId", delivery_note_sealed,
-                  payment_method, hold_expires_at, created_at, updated_at
+/// Unpaid orders whose hold is over (paused time added), locked; those that others have locked are left to them. Whether a
+/// payment of theirs is under way is for a later statement, whose snapshot is younger than the locks.
+pub async fn lock_ended_holds(db: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<OrderId>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        r#"SELECT id AS "id: OrderId"
              FROM orders o
             WHERE status IN ('AWAITING_PAYMENT', 'EXPIRING') AND hold_expires_at <= $1
+              AND hold_ends_at(created_at, hold_expires_at, $1) <= $1
               AND NOT EXISTS (SELECT 1 FROM payment p
                                WHERE p.order_id = o.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN'))
             ORDER BY hold_expires_at
@@ -101,7 +99,7 @@ pub async fn lock_expired_holds(db: &mut PgConnection, now: DateTime<Utc>, limit
         now,
         limit,
     );
-    Ok(rows.fetch_all(db).await?)
+    Ok(ids.fetch_all(db).await?)
 }
 
 /// A customer's newest orders with their versions: what a subscription compares.

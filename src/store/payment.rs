@@ -26,6 +26,8 @@ pub struct Payment {
     pub next_action_url: Option<String>,
     pub failure_code: Option<String>,
     pub calls: i32,
+    /// How often it was taken up again after its worker was gone.
+    pub resumes: i32,
     pub deadline: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -44,7 +46,7 @@ pub async fn list_for_orders(db: &mut PgConnection, orders: &[OrderId]) -> Resul
         Payment,
         r#"SELECT id AS "id: PaymentId", order_id AS "order_id: OrderId", try_number, status AS "status: PaymentStatus", amount_minor,
                   currency AS "currency: Currency", refunded_minor, provider, provider_reference, payment_method, method_label,
-                  next_action_url, failure_code, calls, deadline, created_at, updated_at
+                  next_action_url, failure_code, calls, resumes, deadline, created_at, updated_at
              FROM payment
             WHERE order_id = ANY($1)
             ORDER BY order_id, try_number"#,
@@ -58,12 +60,22 @@ pub async fn list_by_ids(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec
         Payment,
         r#"SELECT id AS "id: PaymentId", order_id AS "order_id: OrderId", try_number, status AS "status: PaymentStatus", amount_minor,
                   currency AS "currency: Currency", refunded_minor, provider, provider_reference, payment_method, method_label,
-                  next_action_url, failure_code, calls, deadline, created_at, updated_at
+                  next_action_url, failure_code, calls, resumes, deadline, created_at, updated_at
              FROM payment
             WHERE id = ANY($1)"#,
         ids as _,
     );
     Ok(rows.fetch_all(db).await?)
+}
+
+/// Of these orders the ones with a payment under way.
+pub async fn list_orders_being_paid(db: &mut PgConnection, orders: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        r#"SELECT order_id AS "order_id: OrderId" FROM payment
+            WHERE order_id = ANY($1) AND status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')"#,
+        orders as _,
+    );
+    Ok(ids.fetch_all(db).await?)
 }
 
 pub struct NewTry {
@@ -102,7 +114,7 @@ pub async fn insert_tries(
     Ok(())
 }
 
-/// Gives tries whose worker is gone a new deadline, and counts the call to come: they belong to the caller now.
+/// Gives tries whose worker is gone a new deadline, and counts that: they belong to the caller now.
 pub async fn update_deadline(
     db: &mut PgConnection,
     ids: &[PaymentId],
@@ -110,7 +122,7 @@ pub async fn update_deadline(
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "UPDATE payment SET deadline = $2, next_query_at = $2, calls = calls + 1, updated_at = $3 WHERE id = ANY($1)",
+        "UPDATE payment SET deadline = $2, next_query_at = $2, resumes = resumes + 1, updated_at = $3 WHERE id = ANY($1)",
         ids as _,
         deadline,
         at
@@ -152,8 +164,8 @@ pub struct TryResult {
     pub failure_code: Option<String>,
 }
 
-/// Of these tries the orders whose customers were not asked to authenticate yet. Call with the orders' rows locked.
-pub async fn list_not_waiting(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec<OrderId>, StoreError> {
+/// The orders of those of these tries that have no answer of any kind yet. Call with the orders' rows locked.
+pub async fn list_orders_of_processing(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec<OrderId>, StoreError> {
     let orders = sqlx::query_scalar!(
         r#"SELECT order_id AS "order_id: OrderId" FROM payment WHERE id = ANY($1) AND status = 'PROCESSING'"#,
         ids as _,
@@ -161,23 +173,23 @@ pub async fn list_not_waiting(db: &mut PgConnection, ids: &[PaymentId]) -> Resul
     Ok(orders.fetch_all(db).await?)
 }
 
-/// Writes the results of tries that are still open; one that has ended already stays as it is.
-pub async fn update_results(db: &mut PgConnection, results: &[TryResult], at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE payment p
-            SET status = r.status, method_label = coalesce(r.method_label, p.method_label), next_action_url = r.next_action_url,
-                failure_code = r.failure_code, calls = p.calls + 1, updated_at = $6,
-                next_query_at = CASE WHEN r.status IN ('REQUIRES_ACTION', 'UNKNOWN') THEN p.next_query_at END
-           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) AS r (id, status, method_label, next_action_url, failure_code)
-          WHERE p.id = r.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')",
+/// Writes the results of tries that are still open, and tells whose orders they are; one that has ended already stays as it
+/// is, and its order must stay too.
+pub async fn update_results(db: &mut PgConnection, results: &[TryResult], at: DateTime<Utc>) -> Result<Vec<OrderId>, StoreError> {
+    let orders = sqlx::query_scalar!(
+        r#"UPDATE payment p
+              SET status = r.status, method_label = coalesce(r.method_label, p.method_label), next_action_url = r.next_action_url,
+                  failure_code = r.failure_code, calls = p.calls + 1, updated_at = $6,
+                  next_query_at = CASE WHEN r.status IN ('REQUIRES_ACTION', 'UNKNOWN') THEN p.next_query_at END
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) AS r (id, status, method_label, next_action_url, failure_code)
+            WHERE p.id = r.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')
+        RETURNING p.order_id AS "order_id: OrderId""#,
         &results.iter().map(|result| result.id.0).collect::<Vec<_>>(),
         &results.iter().map(|result| result.status.as_str().to_owned()).collect::<Vec<_>>(),
         &results.iter().map(|result| result.method_label.clone()).collect::<Vec<_>>() as _,
         &results.iter().map(|result| result.next_action_url.clone()).collect::<Vec<_>>() as _,
         &results.iter().map(|result| result.failure_code.clone()).collect::<Vec<_>>() as _,
         at,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+    );
+    Ok(orders.fetch_all(db).await?)
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{StoreError, customer::expect_one};
+use super::{StoreError, expect_one};
 use crate::domain::{
     customer::Role,
     ids::{CustomerId, SessionId},

@@ -301,3 +301,26 @@ async fn staff_see_every_order_and_a_stranger_sees_none() {
     assert_eq!(staff.send(payment, json!({ "id": order })).await["order"], own["order"]);
     test.finish().await;
 }
+
+#[tokio::test]
+async fn who_signed_up_with_the_address_of_another_keeps_nothing_once_its_owner_comes() {
+    let test = TestApp::start_with_jobs().await;
+    let visitor = test.anonymous();
+    sign_up(&visitor, "victim@example.com", "Mallory", "mallory's password").await;
+    let tokens = log_in(&visitor, "victim@example.com", "mallory's password").await;
+    let mallory = visitor.with_token(tokens["tokens"]["accessToken"].as_str().unwrap());
+    let address = json!({ "recipient": "Mallory", "line1": "x", "city": "x", "postalCode": "1", "countryCode": "KR" });
+    mallory.send(SAVE, json!({ "input": { "address": address } })).await;
+
+    sign_up(&visitor, "victim@example.com", "Victor", PASSWORD).await;
+    let link = test.token_mailed_to("victim@example.com", 2).await;
+    visitor.send(VERIFY, json!({ "input": { "token": link } })).await;
+
+    assert_eq!(mallory.error_code(VIEWER, json!({})).await, "UNAUTHENTICATED");
+    assert!(refresh(&visitor, &tokens["tokens"]["refreshToken"]).await["tokens"].is_null());
+    let tokens = log_in(&visitor, "victim@example.com", PASSWORD).await;
+    let victor = visitor.with_token(tokens["tokens"]["accessToken"].as_str().unwrap());
+    let data = victor.send("{ viewer { name addresses { recipient } } }", json!({})).await;
+    assert_eq!(data["viewer"], json!({ "name": "Victor", "addresses": [] }));
+    test.finish().await;
+}

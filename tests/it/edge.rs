@@ -65,10 +65,12 @@ async fn operations_that_ask_for_too_much_or_make_no_sense_are_refused() {
     let test = TestApp::start().await;
     let client = test.anonymous();
     let deep = format!("{{ categories {}{} }}", "{ children ".repeat(30), "{ id }".to_owned() + &" }".repeat(30));
-    let wide = format!("{{ {} }}", (0..1_100).map(|n| format!("a{n}: serverTime")).collect::<Vec<_>>().join(" "));
+    let wide = format!("{{ {} }}", (0..3_000).map(|n| format!("a{n}: serverTime")).collect::<Vec<_>>().join(" "));
     let circular = "query { ...a } fragment a on Query { ...b } fragment b on Query { ...a }";
     assert_eq!(client.error_code(&deep, json!({})).await, "TOO_COMPLEX");
     assert_eq!(client.error_code(&wide, json!({})).await, "TOO_COMPLEX");
+    let pages = "{ products(first: 100) { nodes { category { products(first: 100) { nodes { id } } } } } }";
+    assert_eq!(client.error_code(pages, json!({})).await, "TOO_COMPLEX", "a page in a page counts once per entry");
     assert_eq!(client.error_code(circular, json!({})).await, "TOO_COMPLEX");
     for query in ["{ nonsense }", "{", "query($x: Int!) { serverTime }", "subscription { flashSaleUpdates(flashSaleId: \"x\") { id } }"] {
         assert_eq!(client.error_code(query, json!({})).await, "BAD_REQUEST", "{query}");

@@ -1,7 +1,6 @@
 //! The end of a hold: units come back exactly once.
 
 use serde_json::json;
-use whitemonday::services;
 
 use crate::support::TestApp;
 
@@ -13,11 +12,11 @@ async fn an_unpaid_order_expires_and_its_units_are_free_again() {
     let sale = test.open_sale(3, 3).await;
     let ann = test.customer().await;
     let order = ann.must_buy(sale, 2, json!({})).await;
-    assert_eq!(services::order::expire_due(&test.app).await.unwrap(), 0, "the hold still stands");
+    assert_eq!(test.expire_due().await, 0, "the hold still stands");
 
     test.execute(END_ALL_HOLDS).await;
-    assert_eq!(services::order::expire_due(&test.app).await.unwrap(), 1);
-    assert_eq!(services::order::expire_due(&test.app).await.unwrap(), 0, "twice is once");
+    assert_eq!(test.expire_due().await, 1);
+    assert_eq!(test.expire_due().await, 0, "twice is once");
 
     let expired = ann.order(&order).await;
     assert_eq!(expired["status"], "EXPIRED");
@@ -54,10 +53,10 @@ async fn two_sweeps_at_once_release_each_order_once() {
     }
     test.execute(END_ALL_HOLDS).await;
 
-    let sweep = || services::order::expire_due(&test.app);
+    let sweep = || test.expire_due();
     let (a, b, c) = tokio::join!(sweep(), sweep(), sweep());
 
-    assert_eq!(a.unwrap() + b.unwrap() + c.unwrap(), 40);
+    assert_eq!(a + b + c, 40);
     assert_eq!(test.free_units(sale).await, 40);
     assert_eq!(test.scalar("SELECT count(*) FROM stock_movement WHERE kind = 'RELEASED'").await, 40);
     test.finish().await;
@@ -78,7 +77,7 @@ async fn an_order_whose_charge_is_under_way_does_not_expire() {
     test.simulator.simulator.wait_for_held(1).await;
 
     test.execute(END_ALL_HOLDS).await;
-    assert_eq!(services::order::expire_due(&test.app).await.unwrap(), 0);
+    assert_eq!(test.expire_due().await, 0);
     test.simulator.simulator.clear_faults();
 
     ann.until_order_is(&order, "PAID").await;

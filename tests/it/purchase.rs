@@ -202,11 +202,11 @@ async fn only_a_signed_in_customer_with_a_verified_address_may_buy() {
 
 #[tokio::test]
 async fn without_a_connection_to_be_had_the_answer_is_busy_and_nothing_is_taken() {
-    let test = TestApp::start_with(&[("DATABASE_REQUEST_CONNECTIONS", "2")]).await;
+    let test = TestApp::start().await;
     let sale = test.open_sale(5, 5).await;
     let ann = test.customer().await;
 
-    let taken = join_all((0..2).map(|_| test.app.db.acquire())).await;
+    let taken = join_all((0..2).map(|_| test.app.claims_db.acquire())).await;
     let answer = ann.buy(sale, 1, json!({})).await;
     drop(taken);
 
@@ -228,5 +228,97 @@ async fn units_that_others_have_locked_are_contended_and_never_called_sold_out()
     other.rollback().await.unwrap();
 
     ann.must_buy(sale, 1, json!({})).await;
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn many_different_purchases_of_one_customer_at_once_stay_within_the_limit() {
+    let test = TestApp::start_with(&[("BUY_NOW_BURST", "100")]).await;
+    let (_second, address) = test.second_server().await;
+    let sale = test.open_sale(50, 3).await;
+    let ann = test.customer().await;
+
+    let clients = [ann.clone(), ann.at(address)];
+    let answers = join_all((0..20).map(|number| clients[number % 2].buy(sale, 1, json!({})))).await;
+
+    let accepted = answers.iter().filter(|answer| answer["result"]["__typename"] == "OrderAccepted").count();
+    assert_eq!(accepted, 3);
+    let others = answers.iter().map(|answer| answer["result"]["__typename"].as_str().unwrap());
+    assert!(
+        others.clone().all(|name| matches!(name, "OrderAccepted" | "PurchaseLimitReached" | "Busy")),
+        "{:?}",
+        others.collect::<Vec<_>>()
+    );
+    assert_eq!(test.free_units(sale).await, 47);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_hurried_customer_is_limited_but_never_for_a_repeated_key() {
+    let test = TestApp::start_with(&[("BUY_NOW_BURST", "3"), ("BUY_NOW_PER_MINUTE", "1")]).await;
+    let sale = test.open_sale(10, 10).await;
+    let ann = test.customer().await;
+    let first = json!({ "idempotencyKey": new_key() });
+    let order = ann.must_buy(sale, 1, first.clone()).await;
+    ann.must_buy(sale, 1, json!({})).await;
+    ann.must_buy(sale, 1, json!({})).await;
+
+    let input = json!({ "flashSaleId": sale.to_string(), "quantity": 1, "paymentMethod": "pm_card_visa", "idempotencyKey": new_key() });
+    let answer = ann.answer(BUY_NOW, json!({ "input": input })).await;
+    let extensions = &answer["errors"][0]["extensions"];
+    assert_eq!(extensions["code"], "RATE_LIMITED");
+    assert!(extensions["retryAfterMs"].as_i64().unwrap() > 1_000, "{answer:#}");
+    assert_eq!(ann.buy(sale, 1, first).await["result"]["order"]["id"], json!(order));
+    assert_eq!(test.free_units(sale).await, 7);
+    test.finish().await;
+}
+
+/// What memory may refuse is only what no earlier success contradicts.
+#[tokio::test]
+async fn the_last_winner_repeats_the_key_against_a_sold_out_a_full_and_a_closed_sale() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(2, 1).await;
+    let [ann, bob, cid] = test.customers(3).await.try_into().unwrap_or_else(|_| panic!());
+    ann.must_buy(sale, 1, json!({})).await;
+    let key = json!({ "idempotencyKey": new_key() });
+    let order = bob.must_buy(sale, 1, key.clone()).await;
+
+    // The first refusal looks at the database and puts the flag in place, the second one is from memory.
+    for _ in 0..2 {
+        assert_eq!(cid.buy(sale, 1, json!({})).await["result"]["__typename"], "SoldOut");
+    }
+    let customer = whitemonday::domain::ids::CustomerId::parse(cid.customer_id.as_ref().unwrap()).unwrap();
+    assert!(test.app.sold_out.refusal(sale, customer, test.app.clock.now()).is_some(), "the flag stands");
+    let replay = bob.buy(sale, 1, key.clone()).await;
+    assert_eq!((&replay["result"]["order"]["id"], &replay["result"]["replayed"]), (&json!(order), &json!(true)));
+    assert_eq!(bob.buy(sale, 1, json!({})).await["result"]["__typename"], "PurchaseLimitReached", "full, and asked for anew");
+
+    test.execute("UPDATE flash_sale SET opens_at = now() - interval '2 hours', closes_at = now() - interval '1 hour'").await;
+    assert_eq!(bob.buy(sale, 1, key).await["result"]["order"]["id"], json!(order));
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn units_that_come_back_are_sold_again_on_every_server() {
+    let test = TestApp::start().await;
+    let (second, address) = test.second_server().await;
+    let sale = test.open_sale(1, 1).await;
+    let [ann, bob, cid] = test.customers(3).await.try_into().unwrap_or_else(|_| panic!());
+    ann.must_buy(sale, 1, json!({})).await;
+    for client in [bob.clone(), bob.at(address)] {
+        assert_eq!(client.buy(sale, 1, json!({})).await["result"]["__typename"], "SoldOut");
+    }
+    let customer = whitemonday::domain::ids::CustomerId::parse(cid.customer_id.as_ref().unwrap()).unwrap();
+    assert!(second.sold_out.refusal(sale, customer, second.clock.now()).is_some());
+
+    test.execute("UPDATE orders SET hold_expires_at = now() - interval '1 second'").await;
+    assert_eq!(test.expire_due().await, 1);
+
+    let elsewhere = cid.at(address);
+    let bought = crate::support::until(async || {
+        let answer = elsewhere.buy(sale, 1, json!({ "idempotencyKey": "8f9b2c1e-7d3a-4b5c-9e8f-0a1b2c3d4e5f" })).await;
+        (answer["result"]["__typename"] == "OrderAccepted").then_some(answer)
+    });
+    bought.await;
     test.finish().await;
 }

@@ -84,9 +84,10 @@ async fn a_sale_tells_its_phase_and_what_remains() {
 #[tokio::test]
 async fn a_sale_opens_by_itself() {
     let test = TestApp::start().await;
-    let sale = test.sale_opening_in(TimeDelta::seconds(1)).await;
+    let sale = test.sale_opening_in(TimeDelta::hours(1)).await;
     let mut updates = test.anonymous().subscribe(SALE, json!({ "id": sale.to_string() })).await;
     assert_eq!(updates.data().await["flashSaleUpdates"]["phase"], "SCHEDULED");
+    test.execute("UPDATE flash_sale SET opens_at = now()").await;
     assert_eq!(updates.data().await["flashSaleUpdates"]["phase"], "OPEN");
     test.finish().await;
 }
@@ -107,11 +108,30 @@ async fn a_socket_ends_with_its_token() {
     let test = TestApp::start().await;
     let ann = test.customer().await;
     let viewer = Viewer { customer: customer_id(&json!(ann.customer_id)), session: SessionId::new(), role: Role::Customer };
-    let signed_at = test.app.clock.now() - access_token::LIFETIME + TimeDelta::seconds(2);
+    let signed_at = test.app.clock.now() - access_token::LIFETIME + TimeDelta::seconds(8);
     let (token, _) = test.app.access_tokens.sign(viewer, signed_at).unwrap();
 
     let mut socket = ann.with_token(token.expose_secret()).socket().await;
     assert_eq!(u16::from(socket.closed().await.code), 4403);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_log_out_ends_the_sockets_of_its_session() {
+    let test = TestApp::start().await;
+    let ann = test.customer().await;
+    let mut socket = ann.socket().await;
+    ann.send("mutation { logOut { done } }", json!({})).await;
+    assert_eq!(u16::from(socket.closed().await.code), 4403);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_no_message_closes_the_socket_with_4400() {
+    let test = TestApp::start().await;
+    let mut socket = Socket::open(test.address).await;
+    socket.send(&json!("nonsense")).await;
+    assert_eq!(u16::from(socket.closed().await.code), 4400);
     test.finish().await;
 }
 

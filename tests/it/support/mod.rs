@@ -124,6 +124,12 @@ impl TestApp {
         sqlx::query_scalar(sql).bind(sale.0).fetch_one(&self.app.db).await.unwrap()
     }
 
+    /// What the leader does each second; how many orders expired.
+    pub async fn expire_due(&self) -> usize {
+        let term = services::leader::take_or_renew(&self.app).await.unwrap().expect("no other leader");
+        services::order::expire_due(&self.app, term).await.unwrap()
+    }
+
     /// Names of the invariants that are broken.
     pub async fn broken_invariants(&self) -> Vec<&'static str> {
         let report = services::audit::run(&self.app).await.unwrap();
@@ -186,7 +192,13 @@ async fn serve(app: &App, stop: &CancellationToken, tasks: &TaskTracker) -> Sock
     jobs::start_followers(app, tasks, stop).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tasks.spawn(http::serve(listener, app.clone(), stop.clone()));
+    let served = CancellationToken::new();
+    jobs::start_purchase_workers(app, tasks, &served);
+    let (app, stop) = (app.clone(), stop.clone());
+    tasks.spawn(async move {
+        http::serve(listener, app, stop).await.unwrap();
+        served.cancel();
+    });
     address
 }
 

@@ -1,0 +1,60 @@
+//! What one worker does for all: it takes the lease, renews it every three seconds, and works each second while it leads.
+//!
+//! Idempotent: every write checks the term, so that two who both believe to lead do no harm (race 24).
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{clean_up, expire_holds, make_units, runner::guarded};
+use crate::{
+    app::App,
+    services::{
+        ServiceError,
+        leader::{self, Term},
+    },
+};
+
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+const WORK_EVERY: Duration = Duration::from_secs(1);
+const CLEAN_UP_EVERY: Duration = Duration::from_hours(1);
+
+pub async fn run(app: App, stop: CancellationToken) {
+    let mut lead = Lead { app, term: None, renewed_at: None, cleaned_at: None };
+    loop {
+        guarded("leader", lead.round()).await;
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(WORK_EVERY) => {}
+        }
+    }
+    if lead.term.is_some() {
+        guarded("leader", leader::step_down(&lead.app)).await;
+    }
+}
+
+struct Lead {
+    app: App,
+    term: Option<Term>,
+    renewed_at: Option<Instant>,
+    cleaned_at: Option<Instant>,
+}
+
+impl Lead {
+    async fn round(&mut self) -> Result<(), ServiceError> {
+        let is_due = |last: Option<Instant>, every| last.is_none_or(|at| at.elapsed() >= every);
+        if self.term.is_none() || is_due(self.renewed_at, RENEW_EVERY) {
+            // Asked for before it is known: a failed renewal must not leave an old term believed in.
+            self.term = None;
+            self.term = leader::take_or_renew(&self.app).await?;
+            self.renewed_at = Some(Instant::now());
+        }
+        let Some(term) = self.term else { return Ok(()) };
+        guarded("expire_holds", expire_holds::run(&self.app, term)).await;
+        guarded("make_units", make_units::run(&self.app)).await;
+        if is_due(self.cleaned_at, CLEAN_UP_EVERY) && guarded("clean_up", clean_up::run(&self.app)).await {
+            self.cleaned_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
