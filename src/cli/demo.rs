@@ -65,7 +65,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let config = Config::read(&Settings::fixed(settings.clone()), MailTransport::Mailbox)?;
     let app = App::new(config, Clock::system(), Some(Arc::default()))?;
     store::schema::run(&app.db).await?;
-    jobs::start_clock(&app, &running.tasks, &running.stop).await?;
+    jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_followers(&app, &running.tasks, &running.stop).await?;
     jobs::start_purchase_workers(&app, &running.tasks, &running.served);
     jobs::start_workers(&app, &running.tasks, &running.stop);

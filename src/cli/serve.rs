@@ -31,7 +31,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let app = start_app()?;
     store::schema::check(&app.db).await?;
     let running = Running::start();
-    jobs::start_clock(&app, &running.tasks, &running.stop).await?;
+    jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_followers(&app, &running.tasks, &running.stop).await?;
     jobs::start_purchase_workers(&app, &running.tasks, &running.served);
     if args.with_jobs {
@@ -48,7 +48,7 @@ pub async fn work() -> anyhow::Result<()> {
     let app = start_app()?;
     store::schema::check(&app.db).await?;
     let running = Running::start();
-    jobs::start_clock(&app, &running.tasks, &running.stop).await?;
+    jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_workers(&app, &running.tasks, &running.stop);
     tracing::info!("working");
     running.finish().await

@@ -14,11 +14,13 @@
 //! | clock | 10 s | the database's time |
 //! | revocations | 1 s | sessions that have ended |
 //! | orders | 1 s | versions of the orders that somebody listens to |
+//! | bell.rs | when it rings | orders that another process has changed |
 //! | sales | 250 ms | numbers of the sales that are on |
 //! | sold-out flags | 1 s | whether sold-out sales still are |
 //!
 //! A server also runs the workers of the purchase batcher (services/purchase/batcher.rs), until its last request is answered.
 
+mod bell;
 mod clean_up;
 mod expire_holds;
 mod follow_clock;
@@ -45,13 +47,15 @@ pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
     tasks.spawn(leader::run(app, stop.clone()));
 }
 
-/// Puts this process on the database's time and keeps it there. The first reading is made before it returns.
+/// What every process does: it puts itself on the database's time and stays there, and rings for the orders that it changes.
+/// The first reading of the time is made before it returns.
 ///
 /// # Errors
 /// When the database cannot be asked.
-pub async fn start_clock(app: &App, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(), ServiceError> {
+pub async fn start_common(app: &App, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(), ServiceError> {
     follow_clock::run(app.for_followers()).await?;
     tasks.spawn(runner::every(Duration::from_secs(10), "follow_clock", app.for_followers(), stop.clone(), follow_clock::run));
+    tasks.spawn(bell::ring(app.for_followers(), stop.clone()));
     Ok(())
 }
 
@@ -66,6 +70,7 @@ pub async fn start_followers(app: &App, tasks: &TaskTracker, stop: &Cancellation
     tasks.spawn(runner::every(Duration::from_secs(1), "follow_revocations", app.for_followers(), stop.clone(), |app| async move {
         services::session::follow_revocations(&app).await
     }));
+    tasks.spawn(bell::hear(app.for_followers(), stop.clone()));
     tasks.spawn(runner::every(Duration::from_secs(1), "follow_orders", app.for_followers(), stop.clone(), |app| async move {
         services::order_feed::poll(&app).await
     }));

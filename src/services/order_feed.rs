@@ -1,25 +1,33 @@
 //! Tells subscribers that an order of theirs has changed.
 //!
-//! Owns: who listens, and the versions they were told of. A change in this process rings at once; a poll each second
-//! finds changes of other processes. Listeners read the present state themselves, so a slow one misses steps, not the end.
+//! Owns: who listens, and the versions they were told of. A change in this process rings at once, one of another process when
+//! its bell is heard, and a poll each second finds what a lost bell did not tell. Listeners read the present state themselves,
+//! so a slow one misses steps, not the end.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::ServiceError;
 use crate::{
     app::App,
     domain::ids::{CustomerId, OrderId},
-    store,
+    store::{
+        self,
+        bell::{BellListener, MAX_IDS},
+    },
 };
 
 /// A subscription without an order's id follows this many of a customer's newest orders.
 pub const ORDERS_PER_CUSTOMER: i64 = 100;
 const IDS_PER_QUERY: usize = 1_000;
+/// The poll looks at this many of them: what a lost bell hides is most likely the latest purchase.
+const ORDERS_POLLED: i64 = 10;
+/// More changes than these wait for no bell: the poll of other processes finds them.
+const MAX_UNTOLD: usize = 10_000;
 
 /// What somebody listens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +37,12 @@ pub enum Topic {
 }
 
 #[derive(Default)]
-pub struct OrderFeed(Mutex<HashMap<Topic, Entry>>);
+pub struct OrderFeed {
+    entries: Mutex<HashMap<Topic, Entry>>,
+    /// Orders that other processes are still to be told of.
+    untold: Mutex<Vec<OrderId>>,
+    has_untold: Notify,
+}
 
 struct Entry {
     bell: watch::Sender<()>,
@@ -63,7 +76,7 @@ impl Drop for Listener {
 
 impl OrderFeed {
     fn entries(&self) -> MutexGuard<'_, HashMap<Topic, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens to a topic. Listen first, then read the present state: nothing is missed in between.
@@ -74,8 +87,29 @@ impl OrderFeed {
         Listener { feed: self.clone(), topic, bell: entry.bell.subscribe() }
     }
 
-    /// These orders have changed, and the change is committed.
+    /// This process has changed these orders, and the change is committed: tells its own listeners, and soon those of others.
     pub fn ring(&self, changed: &[(OrderId, CustomerId)]) {
+        if changed.is_empty() {
+            return;
+        }
+        self.wake(changed);
+        let mut untold = self.untold();
+        if untold.len() < MAX_UNTOLD {
+            untold.extend(changed.iter().map(|(order, _)| *order));
+        }
+        self.has_untold.notify_one();
+    }
+
+    /// Waits until there is something to tell other processes.
+    pub async fn changed(&self) {
+        self.has_untold.notified().await;
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Vec<OrderId>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, changed: &[(OrderId, CustomerId)]) {
         let entries = self.entries();
         for (order, customer) in changed {
             for topic in [Topic::Order(*order), Topic::Customer(*customer)] {
@@ -97,6 +131,39 @@ impl OrderFeed {
     }
 }
 
+/// Rings for the orders that this process has changed, as many as fit; the rest follow with the next ring.
+pub async fn ring_others(app: &App) -> Result<(), ServiceError> {
+    let (orders, is_all) = {
+        let mut untold = app.order_feed.untold();
+        let count = untold.len().min(MAX_IDS);
+        (untold.drain(..count).collect::<Vec<_>>(), untold.is_empty())
+    };
+    if !is_all {
+        app.order_feed.has_untold.notify_one();
+    }
+    if !orders.is_empty() {
+        store::bell::ring(&mut *app.db.acquire().await?, &orders).await?;
+    }
+    Ok(())
+}
+
+/// Begins to hear what other processes ring.
+pub async fn listener(app: &App) -> Result<BellListener, ServiceError> {
+    Ok(BellListener::connect(&app.config.database.direct_url).await?)
+}
+
+/// Waits for the next ring and wakes whom it concerns here: one read of the changed orders for all of them.
+pub async fn hear(app: &App, listener: &mut BellListener) -> Result<(), ServiceError> {
+    let orders = listener.hear().await?;
+    if app.order_feed.entries().is_empty() {
+        return Ok(());
+    }
+    let changed = store::order::list_versions(&mut *app.db.acquire().await?, &orders).await?;
+    let changed: Vec<_> = changed.into_iter().map(|(order, customer, _)| (order, customer)).collect();
+    app.order_feed.wake(&changed);
+    Ok(())
+}
+
 /// Compares the versions of everything that is listened to with those of the last time, and wakes whom it concerns.
 pub async fn poll(app: &App) -> Result<(), ServiceError> {
     let topics: Vec<Topic> = app.order_feed.entries().keys().copied().collect();
@@ -108,7 +175,7 @@ pub async fn poll(app: &App) -> Result<(), ServiceError> {
         let customers: Vec<_> = chunk.iter().filter_map(|topic| if let Topic::Customer(id) = topic { Some(*id) } else { None }).collect();
         let orders: Vec<_> = chunk.iter().filter_map(|topic| if let Topic::Order(id) = topic { Some(*id) } else { None }).collect();
         let mut versions: HashMap<Topic, HashMap<OrderId, i32>> = HashMap::new();
-        for (order, customer, version) in store::order::list_versions_for_customers(&mut db, &customers, ORDERS_PER_CUSTOMER).await? {
+        for (order, customer, version) in store::order::list_versions_for_customers(&mut db, &customers, ORDERS_POLLED).await? {
             versions.entry(Topic::Customer(customer)).or_default().insert(order, version);
         }
         for (order, _, version) in store::order::list_versions(&mut db, &orders).await? {

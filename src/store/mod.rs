@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod audit;
+pub mod bell;
 pub mod category;
 pub mod clock;
 pub mod customer;

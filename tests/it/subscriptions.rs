@@ -48,6 +48,21 @@ async fn every_server_tells_of_changes_that_others_made() {
 }
 
 #[tokio::test]
+async fn a_ring_tells_another_process_which_orders_have_changed() {
+    let test = TestApp::start().await;
+    let (second, _) = test.second_server().await;
+    let mut bell = whitemonday::services::order_feed::listener(&second).await.unwrap();
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+
+    let order = ann.must_buy(sale, 1, json!({})).await;
+
+    let heard = bell.hear().await.unwrap();
+    assert_eq!(heard.iter().map(ToString::to_string).collect::<Vec<_>>(), [order]);
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn nobody_hears_of_the_orders_of_others() {
     let test = TestApp::start().await;
     let sale = test.open_sale(2, 2).await;

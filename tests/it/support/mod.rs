@@ -188,7 +188,7 @@ fn build_app(settings: &BTreeMap<String, String>) -> App {
 }
 
 async fn serve(app: &App, stop: &CancellationToken, tasks: &TaskTracker) -> SocketAddr {
-    jobs::start_clock(app, tasks, stop).await.unwrap();
+    jobs::start_common(app, tasks, stop).await.unwrap();
     jobs::start_followers(app, tasks, stop).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
