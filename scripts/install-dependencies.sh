@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing on this machine, with the system's package manager, and says so.
 #   install-dependencies.sh run     what the demo needs: PostgreSQL (15 or newer), Redis, Node.js (18 or newer)
-#   install-dependencies.sh test    the same, and cargo-nextest
+#   install-dependencies.sh test    the same, a browser (Chromium, unless there is one), and cargo-nextest
 set -eu
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
@@ -18,6 +18,14 @@ has_postgres() {
 
 has_node() {
     command -v npm >/dev/null 2>&1 && [ "$(node --version 2>/dev/null | sed 's/v\([0-9]*\).*/\1/')" -ge 18 ]
+}
+
+has_browser() {
+    [ -z "${CHROMIUM:-}" ] || return 0
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null 2>&1 && return 0
+    done
+    return 1
 }
 
 install() {
@@ -44,6 +52,12 @@ command -v redis-server >/dev/null 2>&1 || { apt="$apt redis-server" brew="$brew
 has_node || { apt="$apt nodejs npm" brew="$brew node"; }
 [ -z "$apt" ] || install "${apt# }" "${brew# }"
 
+if [ "${1:-run}" = test ] && ! has_browser; then
+    chromium=chromium
+    # Ubuntu has it as a snap only, which its package of the older name installs.
+    ! grep -qs '^ID=ubuntu' /etc/os-release || chromium=chromium-browser
+    install "$chromium" "--cask chromium"
+fi
 if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "Installing with cargo: cargo-nextest"
     cargo install cargo-nextest --locked

@@ -3,6 +3,7 @@
 mod support;
 
 mod accounts;
+mod browser;
 mod configuration;
 mod edge;
 mod expiry;
