@@ -105,6 +105,7 @@ pub struct SaveAddressInput {
     /// The entry to replace; a new entry when left out.
     id: Option<ID>,
     address: AddressInput,
+    /// Made by the client: the same request under the same key answers the same address, for 7 days.
     idempotency_key: Option<Uuid>,
 }
 

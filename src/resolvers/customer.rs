@@ -22,7 +22,7 @@ use crate::{
 
 pub struct Customer(pub store::customer::Customer);
 
-/// An account. Its owner sees it, and staff where an order is theirs to handle.
+/// An account. Its owner sees it, and staff.
 #[Object]
 impl Customer {
     pub(super) async fn id(&self) -> ID {
@@ -120,8 +120,10 @@ pub struct SignUpInput {
     /// 10 to 128 characters.
     #[graphql(secret)]
     password: String,
+    /// 1 to 100 characters.
     #[graphql(secret)]
     name: String,
+    /// Digits, spaces and + ( ) - only.
     #[graphql(secret)]
     phone: Option<String>,
     /// The language of mails; EN when left out.

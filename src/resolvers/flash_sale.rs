@@ -41,6 +41,7 @@ impl FlashSale {
         Ok(Product(product.ok_or(StoreError::Missing("product of a sale"))?))
     }
 
+    /// The price of one unit in this sale.
     async fn price(&self) -> Money {
         self.0.price().into()
     }
@@ -51,18 +52,22 @@ impl FlashSale {
         Ok(discount_percent(product.price_minor, self.0.price_minor))
     }
 
+    /// From then on units can be bought, by the server's clock.
     async fn opens_at(&self) -> DateTime {
         self.0.opens_at.into()
     }
 
+    /// From then on they cannot.
     async fn closes_at(&self) -> DateTime {
         self.0.closes_at.into()
     }
 
+    /// Where the sale stands now, at most a quarter of a second late.
     async fn phase(&self, ctx: &Context<'_>) -> FlashSalePhase {
         self.0.phase(ctx.app().clock.now()).into()
     }
 
+    /// Units that the sale began with.
     async fn total_units(&self) -> i32 {
         self.0.total_units
     }
@@ -72,6 +77,7 @@ impl FlashSale {
         self.0.units().remaining()
     }
 
+    /// Units that one customer may hold or buy, over all orders.
     async fn per_customer_limit(&self) -> i32 {
         self.0.per_customer_limit
     }
@@ -143,6 +149,7 @@ pub struct FlashSaleQuery;
 
 #[Object]
 impl FlashSaleQuery {
+    /// A sale by its id; null when there is none.
     async fn flash_sale(&self, ctx: &Context<'_>, id: ID) -> Result<Option<FlashSale>> {
         find(ctx, &id).await
     }
@@ -172,13 +179,14 @@ impl FlashSaleQuery {
 
 #[derive(InputObject)]
 pub struct BuyNowInput {
+    /// The sale to buy in.
     flash_sale_id: ID,
     /// 1 to 999; more than the sale's limit is `PurchaseLimitReached`.
     quantity: i32,
     /// The payment provider's token for a card or wallet, as its client library returns it.
     #[graphql(secret)]
     payment_method: String,
-    /// The default address when left out.
+    /// The default address when left out; without one the order has no address yet.
     address_id: Option<ID>,
     /// One line for whoever delivers.
     #[graphql(secret)]

@@ -103,7 +103,7 @@ impl Order {
         Ok(events.into_iter().map(Into::into).collect())
     }
 
-    /// Until when the unpaid order keeps its units.
+    /// Until when the order keeps its units while it is unpaid. It stays as it was afterwards: look at `status` first.
     async fn hold_expires_at(&self) -> Option<DateTime> {
         self.0.hold_expires_at.map(Into::into)
     }
@@ -186,20 +186,31 @@ impl From<store::order::OrderEvent> for OrderEvent {
 pub enum OrderStatus {
     /// The units are held; the payment is under way.
     AwaitingPayment,
+    /// The money is there.
     Paid,
+    /// It is being packed.
     Preparing,
+    /// It is on its way.
     Shipped,
+    /// It has arrived.
     Delivered,
     /// The provider declined; the units are free again.
     PaymentFailed,
+    /// Called off; money that was paid is on its way back.
     Cancelling,
+    /// Called off for good.
     Cancelled,
+    /// The hold has ended; a payment under way still decides.
     Expiring,
     /// The hold ended unpaid; the units are free again.
     Expired,
+    /// The customer wants to send it back.
     ReturnRequested,
+    /// The money is on its way back.
     Refunding,
+    /// All of the money is back.
     Refunded,
+    /// A part of the money is back.
     PartlyRefunded,
     /// Staff are looking at it.
     InReview,
@@ -209,14 +220,23 @@ pub enum OrderStatus {
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "domain::order::OrderEventReason")]
 pub enum OrderEventReason {
+    /// The customer wanted it.
     Customer,
+    /// Somebody of the shop did it.
     Staff,
+    /// The provider declined.
     PaymentDeclined,
+    /// It was not paid in time.
     HoldExpired,
+    /// The sale was called off.
     SaleCancelled,
+    /// The money came after the order had ended.
     LateCapture,
+    /// The provider speaks of another amount.
     Mismatch,
+    /// A step of it failed too often.
     DeadLetter,
+    /// A time that was set for it had come.
     Schedule,
 }
 

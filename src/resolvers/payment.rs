@@ -76,16 +76,23 @@ impl Payment {
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "domain::payment::PaymentStatus")]
 pub enum PaymentStatus {
+    /// Not begun.
     Pending,
+    /// The provider is being asked.
     Processing,
     /// The customer must authenticate at `nextActionUrl`.
     RequiresAction,
+    /// The money is there.
     Captured,
+    /// The provider said no; another card may do.
     Declined,
+    /// It ended without an answer about the card, as when nobody authenticated in time.
     Failed,
     /// The provider's answer was lost; it is being asked.
     Unknown,
+    /// A part of the money is back.
     PartlyRefunded,
+    /// All of the money is back.
     Refunded,
 }
 

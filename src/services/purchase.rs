@@ -86,7 +86,11 @@ pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<B
         }
         match app.purchases.place(purchase.clone()).await? {
             Placed::Outcome(PurchaseOutcome::Contended) => {}
-            Placed::Outcome(PurchaseOutcome::SoldOut) => return sold_out_now(app, sale).await,
+            Placed::Outcome(PurchaseOutcome::SoldOut) => match sold_out_now(app, sale).await {
+                // Too busy to say more about it than "not now".
+                Err(ServiceError::Store(error)) if error.is_pool_exhausted() => break,
+                answer => return answer,
+            },
             Placed::Outcome(outcome) => return Ok(Bought::Outcome(outcome)),
             Placed::Busy => break,
         }

@@ -104,6 +104,22 @@ impl Client {
         self.send(BUY_NOW, json!({ "input": whole })).await["buyNow"].take()
     }
 
+    /// What a patient client does: the same key again, until the server is neither `Busy` nor unavailable.
+    pub async fn buy_patiently(&self, sale: FlashSaleId, quantity: i32, payment_method: &str, key: &Value) -> Value {
+        let input = json!({
+            "flashSaleId": sale.to_string(), "quantity": quantity, "paymentMethod": payment_method, "idempotencyKey": key,
+        });
+        loop {
+            let mut answer = self.answer(BUY_NOW, json!({ "input": input })).await;
+            match answer["errors"][0]["extensions"]["code"].as_str() {
+                Some("UNAVAILABLE") => {}
+                Some(_) => panic!("{answer:#}"),
+                None if answer["data"]["buyNow"]["result"]["__typename"] == "Busy" => {}
+                None => return answer["data"]["buyNow"].take(),
+            }
+        }
+    }
+
     /// The id of an order that must be accepted.
     pub async fn must_buy(&self, sale: FlashSaleId, quantity: i32, input: Value) -> String {
         let payload = self.buy(sale, quantity, input).await;
