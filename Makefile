@@ -4,7 +4,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 # What npm writes last: where it is, the packages are whole.
 WEB_PACKAGES := web/node_modules/.package-lock.json
 
-.PHONY: help demo test check web sqlx schema
+.PHONY: help demo test check check-queries web sqlx schema
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ $(WEB_PACKAGES): web/package.json web/package-lock.json
 web/dist/index.html: $(WEB_PACKAGES) $(WEB_SOURCES)
 	cd web && npm run --silent build
 	@touch $@
+
+check-queries: ## Compile the queries against a freshly migrated database: .sqlx must be what they need
+	cargo build
+	target/debug/whitemonday test-services -- scripts/prepare-queries.sh --check
 
 sqlx: target/debug/whitemonday ## Renew .sqlx, which the checked queries compile against
 	target/debug/whitemonday test-services -- scripts/prepare-queries.sh

@@ -23,8 +23,11 @@ CREATE TABLE flash_sale (
 CREATE INDEX flash_sale_opening ON flash_sale (opens_at, id);
 CREATE INDEX flash_sale_closing ON flash_sale (closes_at) WHERE cancelled_at IS NULL;
 
+-- The tables that a purchase writes have no foreign keys to sales, products, customers and addresses: each check would lock
+-- the one row that all buyers share, from many transactions at once, and cost more than the insert itself. The purchase reads
+-- those rows in its own transaction; what keeps the references true is that such rows are never deleted (refuse_deletion).
 CREATE TABLE stock_unit (
-    sale_id  uuid    NOT NULL REFERENCES flash_sale (id),
+    sale_id  uuid    NOT NULL,
     seq      integer NOT NULL CONSTRAINT stock_unit_seq_positive CHECK (seq > 0),
     -- No foreign key: checking it costs as much as the claim itself. The audit compares both directions (I2, I3).
     order_id uuid,
@@ -36,8 +39,8 @@ CREATE INDEX stock_unit_order ON stock_unit (order_id) WHERE order_id IS NOT NUL
 -- What a customer holds or has bought in a sale. It carries its own copy of the limit, so that a CHECK keeps the
 -- limit over all orders and all processes.
 CREATE TABLE purchase_quota (
-    sale_id        uuid    NOT NULL REFERENCES flash_sale (id),
-    customer_id    uuid    NOT NULL REFERENCES customer (id),
+    sale_id        uuid    NOT NULL,
+    customer_id    uuid    NOT NULL,
     held           integer NOT NULL,
     purchase_limit integer NOT NULL,
     -- Orders ever made: who has one may have lost the answer and must never be told "sold out" without a look.
@@ -50,10 +53,21 @@ CREATE INDEX purchase_quota_customer ON purchase_quota (customer_id);
 -- Units taken from the free ones (`claimed`), units paid for (`sold`) and orders ever made, summed over the slots. Each writer adds to a slot
 -- of its own, so that nobody waits for a counter; a slot may be negative, only the sum means something.
 CREATE TABLE sale_counter (
-    sale_id uuid     NOT NULL REFERENCES flash_sale (id),
+    sale_id uuid     NOT NULL,
     slot    smallint NOT NULL,
     claimed integer  NOT NULL DEFAULT 0,
     sold    integer  NOT NULL DEFAULT 0,
     orders  integer  NOT NULL DEFAULT 0,
     PRIMARY KEY (sale_id, slot)
 );
+
+-- Products are archived, sales cancelled, customers erased and addresses retired; none of them is ever deleted.
+CREATE FUNCTION refuse_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+END
+$$;
+CREATE TRIGGER refuse_deletion BEFORE DELETE OR TRUNCATE ON product EXECUTE FUNCTION refuse_deletion();
+CREATE TRIGGER refuse_deletion BEFORE DELETE OR TRUNCATE ON flash_sale EXECUTE FUNCTION refuse_deletion();
+CREATE TRIGGER refuse_deletion BEFORE DELETE OR TRUNCATE ON customer EXECUTE FUNCTION refuse_deletion();
+CREATE TRIGGER refuse_deletion BEFORE DELETE OR TRUNCATE ON address EXECUTE FUNCTION refuse_deletion();

@@ -31,8 +31,10 @@ CREATE TYPE buy_now_outcome AS (
 -- p_marks is the low-water mark of the request's sale: units up to it are most likely taken. The claim looks above it
 -- first, and from the beginning when that finds too few: released units lie below it.
 --
--- The planner settings keep the claim on its index: with fresh statistics missing, the planner would otherwise sort all
--- units of the sale, six hundred milliseconds instead of one.
+-- Plans are made once per connection, perhaps while the tables are still empty, and must be right with a million rows.
+-- So every look-up is LATERAL with LIMIT 1, which the planner cannot turn round into a scan of the table with the requests
+-- inside; rows are changed by ON CONFLICT on their key, which always goes by the index; and the settings keep the claim on its
+-- index instead of sorting all units of the sale.
 CREATE FUNCTION buy_now(
     p_slot         smallint,
     p_orders       uuid[],
@@ -52,8 +54,7 @@ CREATE FUNCTION buy_now(
 LANGUAGE plpgsql
 SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
 SET jit = off
 SET lock_timeout = '500ms'
 AS $$
@@ -66,14 +67,15 @@ DECLARE
     v_remaining integer[] := array_fill(NULL::integer, ARRAY[v_size]);
     v_ship_to   uuid[]    := array_fill(NULL::uuid, ARRAY[v_size]);
     v_accepted  integer[] := '{}';
-    v_found     tid[];
+    v_found     integer[];
     v_used      integer;
     v_last      integer;
     v_marks     integer[] := array_fill(NULL::integer, ARRAY[v_size]);
     v_free      integer;
     v_changed   integer;
-    v_units     tid[]     := '{}';
-    v_owners    uuid[]    := '{}';
+    v_unit_sales uuid[]    := '{}';
+    v_units      integer[] := '{}';
+    v_owners     uuid[]    := '{}';
     v_messages  jsonb[];
     r           record;
     w           record;
@@ -82,18 +84,17 @@ BEGIN
     INSERT INTO purchase_quota (sale_id, customer_id, held, purchase_limit)
     SELECT s.id, c.id, 0, s.per_customer_limit
       FROM unnest(p_sales, p_customers) AS x (sale_id, customer_id)
-      JOIN flash_sale s ON s.id = x.sale_id
-      JOIN customer c ON c.id = x.customer_id
+     CROSS JOIN LATERAL (SELECT * FROM flash_sale WHERE id = x.sale_id LIMIT 1) s
+     CROSS JOIN LATERAL (SELECT id FROM customer WHERE id = x.customer_id LIMIT 1) c
      WHERE s.units_ready_at IS NOT NULL AND s.cancelled_at IS NULL
        AND clock_timestamp() >= s.opens_at AND clock_timestamp() < s.closes_at
      ORDER BY s.id, c.id
         ON CONFLICT DO NOTHING;
 
-    PERFORM 1
-       FROM purchase_quota q
-      WHERE (q.sale_id, q.customer_id) IN (SELECT x.s, x.c FROM unnest(p_sales, p_customers) AS x (s, c))
-      ORDER BY q.sale_id, q.customer_id
-        FOR UPDATE;
+    PERFORM q.held
+       FROM (SELECT * FROM unnest(p_sales, p_customers) AS u (sale_id, customer_id) ORDER BY 1, 2) x
+      CROSS JOIN LATERAL (SELECT held FROM purchase_quota
+                           WHERE sale_id = x.sale_id AND customer_id = x.customer_id LIMIT 1 FOR UPDATE) q;
 
     -- (b) Keys, window, limits: a statement of its own, so that its snapshot is younger than the locks. The key comes
     --     first: an earlier success is answered whatever stock, limit or window say now.
@@ -106,12 +107,15 @@ BEGIN
                    AND v_now >= s.opens_at AND v_now < s.closes_at AND q.held IS NOT NULL AS is_open
           FROM unnest(p_customers, p_sales, p_quantities, p_keys, p_hashes, p_addresses) WITH ORDINALITY
                AS x (customer_id, sale_id, quantity, key, request_hash, address_id, n)
-          LEFT JOIN orders prior ON prior.customer_id = x.customer_id AND prior.mutation = 'buyNow' AND prior.idempotency_key = x.key
-          LEFT JOIN flash_sale s ON s.id = x.sale_id
-          LEFT JOIN customer c ON c.id = x.customer_id
-          LEFT JOIN purchase_quota q ON q.sale_id = x.sale_id AND q.customer_id = x.customer_id
-          LEFT JOIN address a ON a.customer_id = x.customer_id AND a.retired_at IS NULL
-                             AND (a.id = x.address_id OR (x.address_id IS NULL AND a.is_default))
+          LEFT JOIN LATERAL (SELECT id, request_hash FROM orders
+                              WHERE customer_id = x.customer_id AND mutation = 'buyNow' AND idempotency_key = x.key LIMIT 1) prior ON true
+          LEFT JOIN LATERAL (SELECT * FROM flash_sale WHERE id = x.sale_id LIMIT 1) s ON true
+          LEFT JOIN LATERAL (SELECT email_verified_at FROM customer WHERE id = x.customer_id LIMIT 1) c ON true
+          LEFT JOIN LATERAL (SELECT held, purchase_limit FROM purchase_quota
+                              WHERE sale_id = x.sale_id AND customer_id = x.customer_id LIMIT 1) q ON true
+          LEFT JOIN LATERAL (SELECT id FROM address
+                              WHERE customer_id = x.customer_id AND retired_at IS NULL
+                                AND (id = x.address_id OR (x.address_id IS NULL AND is_default)) LIMIT 1) a ON true
          ORDER BY x.n
     LOOP
         v_held[r.n] := r.held;
@@ -140,8 +144,8 @@ BEGIN
          ORDER BY x.sale_id
     LOOP
         LOOP
-            SELECT coalesce(array_agg(u.unit ORDER BY u.seq), '{}'), max(u.seq) INTO v_found, v_last
-              FROM (SELECT ctid AS unit, seq
+            SELECT coalesce(array_agg(u.seq ORDER BY u.seq), '{}'), max(u.seq) INTO v_found, v_last
+              FROM (SELECT seq
                       FROM stock_unit
                      WHERE sale_id = r.sale_id AND order_id IS NULL AND seq > r.mark
                      ORDER BY seq
@@ -164,6 +168,7 @@ BEGIN
                 v_answers[w.n] := p_orders[w.n];
                 v_accepted := v_accepted || w.n;
                 v_units := v_units || v_found[v_used + 1 : v_used + w.quantity];
+                v_unit_sales := v_unit_sales || array_fill(r.sale_id, ARRAY[w.quantity]);
                 v_owners := v_owners || array_fill(p_orders[w.n], ARRAY[w.quantity]);
                 v_used := v_used + w.quantity;
             ELSE
@@ -190,13 +195,13 @@ BEGIN
                'buyNow', p_keys[n], p_hashes[n], v_ship_to[n], p_notes[n], p_methods[n],
                v_now + make_interval(secs => s.hold_seconds), v_now, v_now
           FROM unnest(v_accepted) AS n
-          JOIN flash_sale s ON s.id = p_sales[n];
+         CROSS JOIN LATERAL (SELECT * FROM flash_sale WHERE id = p_sales[n] LIMIT 1) s;
 
         INSERT INTO order_line (order_id, position, product_id, flash_sale_id, title, quantity, unit_price_minor)
         SELECT p_orders[n], 1, s.product_id, s.id, p.title, p_quantities[n], s.price_minor
           FROM unnest(v_accepted) AS n
-          JOIN flash_sale s ON s.id = p_sales[n]
-          JOIN product p ON p.id = s.product_id;
+         CROSS JOIN LATERAL (SELECT * FROM flash_sale WHERE id = p_sales[n] LIMIT 1) s
+         CROSS JOIN LATERAL (SELECT title FROM product WHERE id = s.product_id LIMIT 1) p;
 
         INSERT INTO order_event (order_id, version, status, at)
         SELECT p_orders[n], 1, 'AWAITING_PAYMENT', v_now FROM unnest(v_accepted) AS n;
@@ -204,22 +209,21 @@ BEGIN
         INSERT INTO stock_movement (id, kind, quantity, product_id, flash_sale_id, order_id, at)
         SELECT p_movements[n], 'RESERVED', -p_quantities[n], s.product_id, s.id, p_orders[n], v_now
           FROM unnest(v_accepted) AS n
-          JOIN flash_sale s ON s.id = p_sales[n];
+         CROSS JOIN LATERAL (SELECT * FROM flash_sale WHERE id = p_sales[n] LIMIT 1) s;
 
-        -- By ctid: the rows are locked in this transaction, so they stay where they are.
-        UPDATE stock_unit u
-           SET order_id = x.order_id
-          FROM unnest(v_units, v_owners) AS x (unit, order_id)
-         WHERE u.ctid = x.unit;
+        INSERT INTO stock_unit AS u (sale_id, seq, order_id)
+        SELECT * FROM unnest(v_unit_sales, v_units, v_owners)
+            ON CONFLICT (sale_id, seq) DO UPDATE SET order_id = excluded.order_id WHERE u.order_id IS NULL;
         GET DIAGNOSTICS v_changed = ROW_COUNT;
         IF v_changed <> cardinality(v_units) THEN
             RAISE EXCEPTION 'buy_now: % units were locked and % changed', cardinality(v_units), v_changed;
         END IF;
 
-        UPDATE purchase_quota q
-           SET held = q.held + p_quantities[n], orders = q.orders + 1
+        INSERT INTO purchase_quota AS q (sale_id, customer_id, held, purchase_limit, orders)
+        SELECT p_sales[n], p_customers[n], p_quantities[n], s.per_customer_limit, 1
           FROM unnest(v_accepted) AS n
-         WHERE q.sale_id = p_sales[n] AND q.customer_id = p_customers[n];
+         CROSS JOIN LATERAL (SELECT per_customer_limit FROM flash_sale WHERE id = p_sales[n] LIMIT 1) s
+            ON CONFLICT (sale_id, customer_id) DO UPDATE SET held = q.held + excluded.held, orders = q.orders + 1;
 
         INSERT INTO sale_counter (sale_id, slot, claimed, orders)
         SELECT p_sales[n], p_slot, sum(p_quantities[n]), count(*)
@@ -239,8 +243,8 @@ BEGIN
                o.address_id, o.created_at, x.mark, x.held, s.per_customer_limit, x.remaining
           FROM unnest(v_outcomes, v_answers, v_held, v_remaining, v_marks, p_sales) WITH ORDINALITY
                AS x (outcome, order_id, held, remaining, mark, sale_id, n)
-          LEFT JOIN orders o ON o.id = x.order_id
-          LEFT JOIN flash_sale s ON s.id = x.sale_id
+          LEFT JOIN LATERAL (SELECT * FROM orders WHERE id = x.order_id LIMIT 1) o ON true
+          LEFT JOIN LATERAL (SELECT * FROM flash_sale WHERE id = x.sale_id LIMIT 1) s ON true
          ORDER BY x.n;
 END
 $$;

@@ -34,7 +34,7 @@ use crate::{
     store::{self, JOB_PATIENCE, REQUEST_PATIENCE, StoreError},
 };
 
-const FOLLOWER_CONNECTIONS: u32 = 2;
+const FOLLOWER_CONNECTIONS: u32 = 3;
 const PROVIDER_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROVIDER_ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -104,7 +104,7 @@ impl App {
         Ok(Self {
             db: store::pool(&config.database.url, config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?,
             jobs_db: store::pool(&config.database.url, config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,
-            followers_db: store::pool(&config.database.url, FOLLOWER_CONNECTIONS, REQUEST_PATIENCE, "whitemonday followers")?,
+            followers_db: store::pool(&config.database.url, FOLLOWER_CONNECTIONS, JOB_PATIENCE, "whitemonday followers")?,
             claims_db: store::pool(
                 &config.database.url,
                 batcher::WORKERS.unsigned_abs().into(),

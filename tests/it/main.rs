@@ -3,12 +3,15 @@
 mod support;
 
 mod accounts;
+mod batches;
 mod browser;
 mod configuration;
+mod demo;
 mod edge;
 mod expiry;
 mod frontend_queries;
 mod layers;
+mod oversell;
 mod payments;
 mod purchase;
 mod reads;
