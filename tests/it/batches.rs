@@ -35,7 +35,7 @@ fn of(customer: CustomerId, sale: FlashSaleId, quantity: i32) -> Purchase {
 
 async fn place(test: &TestApp, purchases: &[Purchase]) -> Vec<PurchaseOutcome> {
     let marked: Vec<_> = purchases.iter().map(|purchase| (purchase, 0)).collect();
-    buy_now(&mut *test.app.db.acquire().await.unwrap(), 0, &marked).await.unwrap()
+    buy_now(&mut test.app.db.acquire().await.unwrap(), 0, &marked).await.unwrap()
 }
 
 const fn name(outcome: &PurchaseOutcome) -> &'static str {

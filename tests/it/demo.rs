@@ -49,7 +49,7 @@ impl Demo {
         answer.json::<Value>().await.unwrap()["data"].take()
     }
 
-    fn audit(&self, folder: &Path) -> bool {
+    fn audit(folder: &Path) -> bool {
         let audit = Command::new(env!("CARGO_BIN_EXE_whitemonday")).args(["audit", "--json", "--data-dir"]).arg(folder).output().unwrap();
         audit.status.success()
     }
@@ -82,7 +82,7 @@ async fn the_demo_keeps_its_data_when_it_is_killed_and_takes_its_services_with_i
     let phases: Vec<_> = first["flashSales"]["nodes"].as_array().unwrap().iter().map(|sale| sale["phase"].as_str().unwrap()).collect();
     assert!(phases.contains(&"OPEN") && phases.contains(&"SCHEDULED"), "{phases:?}");
     assert!(phases.iter().any(|phase| phase.starts_with("SOLD_OUT")), "{phases:?}");
-    assert!(demo.audit(folder.path()), "an operator's command acts on the running demo");
+    assert!(Demo::audit(folder.path()), "an operator's command acts on the running demo");
     let password = demo.value("Customer");
 
     demo.kill();
@@ -94,7 +94,7 @@ async fn the_demo_keeps_its_data_when_it_is_killed_and_takes_its_services_with_i
     let now = again.send(SALES).await;
     let now: Vec<_> = now["flashSales"]["nodes"].as_array().unwrap().iter().map(|sale| sale["id"].clone()).collect();
     assert!(known.iter().all(|sale| now.contains(sale)), "the data stays");
-    assert!(again.audit(folder.path()));
+    assert!(Demo::audit(folder.path()));
     let database = again.value("DATABASE_URL");
     again.interrupt();
     assert!(!answers(&database).await, "one signal ends everything");
