@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use async_graphql::{Data, Executor, Response as GraphQlResponse, ServerError};
+use async_graphql_axum::GraphQLResponse;
 use axum::{
     Extension, Json,
     body::Bytes,
@@ -58,7 +59,7 @@ pub async fn execute(
 
     let api = Api { schema: state.schema, request_id };
     let response = api.execute(request).await;
-    answer(&headers, &response)
+    answer(&headers, response)
 }
 
 pub async fn wrong_method(Extension(RequestId(request_id)): Extension<RequestId>) -> Response {
@@ -81,14 +82,15 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str
 }
 
 /// With `application/graphql-response+json` a request that could not be run at all is a 400; older clients expect 200.
-fn answer(headers: &HeaderMap, response: &GraphQlResponse) -> Response {
+fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
     let wants_new_type = text(headers, &header::ACCEPT).is_some_and(|accept| accept.contains(GRAPHQL_RESPONSE));
     let could_not_run = !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty());
-    let status = if wants_new_type && could_not_run { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let mut answer = GraphQLResponse::from(response).into_response();
+    if wants_new_type && could_not_run {
+        *answer.status_mut() = StatusCode::BAD_REQUEST;
+    }
     let content_type = if wants_new_type { GRAPHQL_RESPONSE } else { JSON };
-    let mut answer = (status, Json(response)).into_response();
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer.headers_mut().extend(response.http_headers.clone());
     answer
 }
 
