@@ -2,6 +2,7 @@
 
 mod audit;
 mod demo;
+mod duration;
 mod keys;
 mod migrate;
 mod output;
