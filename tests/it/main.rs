@@ -14,5 +14,6 @@ mod payments;
 mod purchase;
 mod reads;
 mod schema;
+mod stampede;
 mod subscriptions;
 mod walk;
