@@ -3,7 +3,15 @@
 //! Owns: names, defaults, ranges, cross-checks. Does not own: what the settings mean to those who use them.
 //! The only place that reads the environment. `.env.example` documents the same names; a test compares the two.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::Path, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::SecretString;
@@ -61,6 +69,14 @@ impl Settings {
         };
         value.filter(|value| !value.trim().is_empty()).or_else(|| self.defaults.get(name).map(|&default| default.to_owned()))
     }
+}
+
+/// The path of this program, for those who start it once more.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
 }
 
 /// Everything that is wrong with the settings, each with the variable's name.

@@ -16,4 +16,5 @@ pub mod resolvers;
 pub mod sealing;
 pub mod services;
 pub mod simulator;
+pub mod stampede;
 pub mod store;

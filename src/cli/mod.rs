@@ -2,6 +2,7 @@
 
 mod audit;
 mod demo;
+mod duration;
 mod keys;
 mod migrate;
 mod output;
@@ -9,6 +10,7 @@ mod payment_simulator;
 mod seed;
 mod serve;
 mod staff;
+mod stampede;
 mod test_services;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -59,6 +61,8 @@ enum Command {
     Keys(keys::KeysCommand),
     /// Check every invariant of the data; exit code 1 when one is broken
     Audit(audit::AuditArgs),
+    /// Fire a flash sale's buyers at a server, and prove that nothing was oversold, lost, doubled or over a limit
+    Stampede(stampede::StampedeArgs),
     /// Run the payment provider's simulator on its own
     PaymentSimulator(payment_simulator::PaymentSimulatorArgs),
     /// Run a command with a private database and Redis for tests
@@ -93,7 +97,7 @@ impl OperatorArgs {
 /// Runs the command line.
 pub async fn main() -> ExitCode {
     let command = Cli::parse().command;
-    match run(command).await {
+    match Box::pin(run(command)).await {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
@@ -114,6 +118,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::GrantRole(args) => staff::grant_role(args).await?,
         Command::Keys(keys::KeysCommand::Generate) => keys::generate(),
         Command::Audit(args) => return audit::run(args).await,
+        Command::Stampede(args) => return Box::pin(stampede::run(args)).await,
         Command::PaymentSimulator(args) => payment_simulator::run(args).await?,
         Command::TestServices(args) => return test_services::run(args).await,
     }

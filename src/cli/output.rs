@@ -1,6 +1,6 @@
 //! What commands print for people: tables, progress bars, errors.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, time::Duration};
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,6 +23,15 @@ pub fn progress(total: u64, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.with_message(what)
+}
+
+/// A bar that fills with time, on standard error; silent where there is no terminal.
+pub fn timed(lasting: Duration, what: &'static str) -> ProgressBar {
+    let length = u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX);
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {elapsed} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_prefix(what)
 }
 
 /// The error and what caused it.

@@ -3,3 +3,4 @@
 pub mod mailer;
 pub mod payment_gateway;
 pub mod redis;
+pub mod rival_redis;

@@ -2,6 +2,7 @@
 //!
 //! Owns: transport, status codes, headers, limits. Does not own: what an operation means (resolvers).
 
+pub mod alone;
 mod authentication;
 mod graphql;
 mod health;

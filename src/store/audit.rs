@@ -1,5 +1,7 @@
 //! The invariants that must hold at every moment, as SQL that counts the rows which break them.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use super::StoreError;
@@ -104,6 +106,64 @@ pub const INVARIANTS: &[Invariant] = &[
                                       WHERE m.product_id = p.id AND (m.flash_sale_id IS NULL OR m.kind IN ('ALLOCATED', 'DEALLOCATED')))",
     },
 ];
+
+/// The invariants as far as the newest orders tell: cheap at any size, for a look every second.
+pub const SAMPLES: &[Invariant] = &[
+    Invariant {
+        name: "I1",
+        description: "No sale's counters say more than its units",
+        sql: "SELECT count(*) FROM flash_sale_live s WHERE s.claimed NOT BETWEEN 0 AND s.total_units",
+    },
+    Invariant {
+        name: "I2",
+        description: "The newest orders have as many units as their lines say",
+        sql: "SELECT count(*)
+                FROM (SELECT id, status FROM orders ORDER BY id DESC LIMIT 300) o
+                JOIN order_line l ON l.order_id = o.id
+               WHERE l.flash_sale_id IS NOT NULL
+                 AND o.status IN ('AWAITING_PAYMENT', 'PAID')
+                 AND (SELECT count(*) FROM stock_unit u WHERE u.order_id = o.id AND u.sale_id = l.flash_sale_id) <> l.quantity",
+    },
+    Invariant {
+        name: "I9",
+        description: "The newest orders' history ends in their status",
+        sql:
+            "SELECT count(*)
+                FROM (SELECT id, status FROM orders ORDER BY id DESC LIMIT 300) o
+               WHERE o.status IS DISTINCT FROM (SELECT e.status FROM order_event e WHERE e.order_id = o.id ORDER BY e.version DESC LIMIT 1)",
+    },
+    Invariant {
+        name: "I11",
+        description: "The newest orders' customers hold no more than the limit, and as much as their quota says",
+        sql: "SELECT count(*)
+                FROM (SELECT DISTINCT l.flash_sale_id AS sale_id, o.customer_id
+                        FROM (SELECT id, customer_id FROM orders ORDER BY id DESC LIMIT 300) o
+                        JOIN order_line l ON l.order_id = o.id
+                       WHERE l.flash_sale_id IS NOT NULL) x
+                JOIN purchase_quota q USING (sale_id, customer_id)
+               WHERE q.held > q.purchase_limit
+                  OR q.held <> (SELECT count(*) FROM orders o JOIN stock_unit u ON u.order_id = o.id AND u.sale_id = x.sale_id
+                                 WHERE o.customer_id = x.customer_id)",
+    },
+];
+
+/// Ends the transaction's statements after this time, and keeps them to one core: who only looks must not be in the way.
+pub async fn be_modest(db: &mut PgConnection, timeout: Duration) -> Result<(), StoreError> {
+    let set = sqlx::query!(
+        "SELECT set_config('statement_timeout', $1, true) AS a, set_config('max_parallel_workers_per_gather', '0', true) AS b,
+                set_config('jit', 'off', true) AS c",
+        format!("{}ms", timeout.as_millis()),
+    );
+    set.fetch_one(db).await?;
+    Ok(())
+}
+
+/// The statement was ended by its time-out.
+#[must_use]
+pub fn took_too_long(error: &StoreError) -> bool {
+    const CANCELLED: &str = "57014";
+    matches!(error, StoreError::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some(CANCELLED))
+}
 
 /// How many rows break the invariant.
 pub async fn count_violations(db: &mut PgConnection, invariant: &Invariant) -> Result<i64, StoreError> {

@@ -18,9 +18,12 @@ pub mod payment;
 pub mod product;
 pub mod purchase;
 pub mod queue;
+pub mod rivals;
 pub mod schema;
+pub mod scratch;
 pub mod seed;
 pub mod session;
+pub mod stampede;
 pub mod stock;
 mod types;
 

@@ -62,7 +62,8 @@ fn sql_stays_in_the_store() {
 
 #[test]
 fn only_services_open_transactions() {
-    assert_none(&strangers(&["src/services"], &[".begin()"]));
+    // The designs that the purchase is compared with stand outside the program.
+    assert_none(&strangers(&["src/services", "src/stampede/rivals.rs"], &[".begin()"]));
 }
 
 #[test]
@@ -78,6 +79,11 @@ fn the_time_is_asked_for_in_one_place() {
 #[test]
 fn the_outside_world_stays_in_clients() {
     assert_none(&strangers(&["src/clients"], &["reqwest", "lettre", "deadpool_redis"]));
+}
+
+#[test]
+fn the_load_generator_alone_speaks_http_by_hand() {
+    assert_none(&strangers(&["src/stampede/load.rs"], &["hyper::", "hyper_util", "http_body_util"]));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod support;
 
 mod accounts;
+mod audit;
 mod batches;
 mod browser;
 mod configuration;
@@ -16,5 +17,6 @@ mod payments;
 mod purchase;
 mod reads;
 mod schema;
+mod stampede;
 mod subscriptions;
 mod walk;

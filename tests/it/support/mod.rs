@@ -81,6 +81,16 @@ impl TestApp {
         settings_for(&self.database.url, &self.simulator.url, &[])
     }
 
+    /// Runs a command of the program, on this one's settings, to its end.
+    pub async fn command(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_whitemonday"));
+        command.args(arguments).env_clear().envs(self.settings()).kill_on_drop(true);
+        if let Ok(url) = std::env::var("WHITEMONDAY_TEST_REDIS_URL") {
+            command.env("REDIS_URL", url);
+        }
+        command.output().await.unwrap()
+    }
+
     pub fn anonymous(&self) -> Client {
         Client::new(self.address, None)
     }
