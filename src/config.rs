@@ -117,6 +117,13 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// An address that may hold a password, so that a mistake names the variable and never repeats the value.
+    fn secret_url(&mut self, name: &'static str, value: &str, schemes: &[&str]) {
+        if !value.is_empty() && !schemes.iter().any(|scheme| value.starts_with(&format!("{scheme}://"))) {
+            self.errors.push(format!("{name} must start with {}://", schemes.join(":// or ")));
+        }
+    }
+
     fn secret(&mut self, name: &'static str, what: &str) -> SecretString {
         self.required(name, what).into()
     }
@@ -292,13 +299,19 @@ impl Config {
     pub fn read(settings: &Settings, mail: MailTransport) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(settings);
         let config = Self::from_reader(&mut reader, mail);
+        // Reported with the others, though the log is started from its own reading.
+        LogConfig::from_reader(&mut reader);
         reader.finish(config)
     }
 
     fn from_reader(reader: &mut Reader<'_>, mail: MailTransport) -> Self {
         Self {
             database: DatabaseConfig::from_reader(reader),
-            redis_url: reader.text("REDIS_URL").map(Into::into),
+            redis_url: {
+                let url = reader.text("REDIS_URL");
+                reader.secret_url("REDIS_URL", url.as_deref().unwrap_or_default(), &["redis", "rediss"]);
+                url.map(Into::into)
+            },
             keys: KeysConfig::from_reader(reader),
             http: HttpConfig {
                 listen: reader.parsed("LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000)), "an address like 127.0.0.1:8000"),
@@ -307,7 +320,11 @@ impl Config {
             },
             mail: MailConfig {
                 smtp_url: match mail {
-                    MailTransport::Smtp => Some(reader.secret("SMTP_URL", "like smtps://user:password@mail.example.com")),
+                    MailTransport::Smtp => {
+                        let url = reader.required("SMTP_URL", "like smtps://user:password@mail.example.com");
+                        reader.secret_url("SMTP_URL", &url, &["smtp", "smtps"]);
+                        Some(url.into())
+                    }
                     MailTransport::Mailbox => None,
                 },
                 from: reader.text("MAIL_FROM").unwrap_or_else(|| "WhiteMonday <no-reply@whitemonday.example>".to_owned()),
@@ -348,8 +365,12 @@ impl DatabaseConfig {
     }
 
     fn from_reader(reader: &mut Reader<'_>) -> Self {
-        let url = reader.secret("DATABASE_URL", "like postgres://user:password@localhost:5432/whitemonday");
-        let direct_url = reader.text("DATABASE_DIRECT_URL").map_or_else(|| url.clone(), Into::into);
+        let schemes = ["postgres", "postgresql"];
+        let url = reader.required("DATABASE_URL", "like postgres://user:password@localhost:5432/whitemonday");
+        reader.secret_url("DATABASE_URL", &url, &schemes);
+        let direct_url = reader.text("DATABASE_DIRECT_URL").unwrap_or_else(|| url.clone());
+        reader.secret_url("DATABASE_DIRECT_URL", &direct_url, &schemes);
+        let (url, direct_url) = (SecretString::from(url), SecretString::from(direct_url));
         Self {
             url,
             direct_url,

@@ -56,8 +56,8 @@ pub async fn work() -> anyhow::Result<()> {
 
 fn start_app() -> anyhow::Result<App> {
     let settings = Settings::environment();
-    super::start_log(&settings)?;
     let config = Config::read(&settings, MailTransport::Smtp)?;
+    super::start_log(&settings)?;
     Ok(App::new(config, Clock::system(), None)?)
 }
 

@@ -24,6 +24,10 @@ fn all_mistakes_are_reported_at_once_and_no_secret_is_repeated() {
         ("SEALING_KEYS", "1:c2VjcmV0"),
         ("TOKEN_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=,1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
         ("SHOP_CURRENCY", "won"),
+        ("DATABASE_DIRECT_URL", "mysql://c2VjcmV0"),
+        ("REDIS_URL", "http://c2VjcmV0"),
+        ("SMTP_URL", "mail.example.com"),
+        ("LOG_FORMAT", "xml"),
         ("JOB_VISIBILITY_SECONDS", "10"),
         ("JOB_STEP_DEADLINE_SECONDS", "10"),
     ];
@@ -43,6 +47,9 @@ fn all_mistakes_are_reported_at_once_and_no_secret_is_repeated() {
         "SMTP_URL",
         "PAYMENT_SECRET_KEY",
         "SHOP_CURRENCY",
+        "DATABASE_DIRECT_URL",
+        "REDIS_URL",
+        "LOG_FORMAT",
         "JOB_STEP_DEADLINE_SECONDS must be less than JOB_VISIBILITY_SECONDS",
     ] {
         assert!(report.contains(name), "{name} in\n{report}");
