@@ -1,6 +1,6 @@
 //! Everything that a use case needs, built once at the start of a process. Tests build the same.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -52,33 +52,46 @@ pub enum AppError {
     Payment(#[from] GatewayConfigError),
 }
 
-/// Pools, clients, clock and configuration. Cheap to clone.
+/// Pools, clients, clock and configuration. Cheap to clone: each request does, more than once.
 #[derive(Clone)]
 pub struct App {
     /// The pool of whoever holds this `App`: requests, or jobs after [`App::for_jobs`].
     pub db: PgPool,
+    shared: Arc<Shared>,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// What all clones of an [`App`] have in common.
+pub struct Shared {
     jobs_db: PgPool,
     followers_db: PgPool,
     /// The connections of the purchase batcher's workers.
     pub claims_db: PgPool,
-    pub config: Arc<Config>,
+    pub config: Config,
     pub clock: Clock,
-    pub sealing: Arc<Sealing>,
+    pub sealing: Sealing,
     pub passwords: Passwords,
-    pub access_tokens: Arc<AccessTokens>,
-    pub refresh_tokens: Arc<RefreshTokens>,
-    pub revocations: Arc<Revocations>,
+    pub access_tokens: AccessTokens,
+    pub refresh_tokens: RefreshTokens,
+    pub revocations: Revocations,
     pub redis: Option<Redis>,
-    pub mailer: Arc<Mailer>,
+    pub mailer: Mailer,
     pub payment_gateway: PaymentGateway,
     pub purchases: PurchaseBatcher,
-    pub purchase_limits: Arc<PurchaseLimits>,
-    pub sold_out: Arc<SoldOutSales>,
+    pub purchase_limits: PurchaseLimits,
+    pub sold_out: SoldOutSales,
     pub counter_slots: CounterSlots,
     /// Names this process where several compete.
     pub process: Uuid,
     pub order_feed: Arc<OrderFeed>,
-    pub sale_feed: Arc<SaleFeed>,
+    pub sale_feed: SaleFeed,
     /// Rung after a commit that queued a payment or a mail; the runners poll as well, for other processes' messages.
     pub payments_waiting: Arc<Notify>,
     pub mail_waiting: Arc<Notify>,
@@ -101,48 +114,45 @@ impl App {
             connect_timeout: PROVIDER_CONNECT_TIMEOUT,
             answer_timeout: PROVIDER_ANSWER_TIMEOUT,
         })?;
-        Ok(Self {
-            db: store::pool(&config.database.url, config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?,
-            jobs_db: store::pool(&config.database.url, config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,
-            followers_db: store::pool(&config.database.url, FOLLOWER_CONNECTIONS, JOB_PATIENCE, "whitemonday followers")?,
-            claims_db: store::pool(
-                &config.database.url,
-                batcher::WORKERS.unsigned_abs().into(),
-                REQUEST_PATIENCE,
-                "whitemonday purchases",
-            )?,
+        let pool = |connections, patience, name| store::pool(&config.database.url, connections, patience, name);
+        let db = pool(config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?;
+        let shared = Shared {
+            jobs_db: pool(config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,
+            followers_db: pool(FOLLOWER_CONNECTIONS, JOB_PATIENCE, "whitemonday followers")?,
+            claims_db: pool(batcher::WORKERS.unsigned_abs().into(), REQUEST_PATIENCE, "whitemonday purchases")?,
             clock,
-            sealing: Arc::new(Sealing::new(&config.keys)),
+            sealing: Sealing::new(&config.keys),
             passwords: Passwords::new()?,
-            access_tokens: Arc::new(AccessTokens::new(&config.keys.tokens)),
-            refresh_tokens: Arc::new(RefreshTokens::new(&config.keys.tokens)),
-            revocations: Arc::default(),
+            access_tokens: AccessTokens::new(&config.keys.tokens),
+            refresh_tokens: RefreshTokens::new(&config.keys.tokens),
+            revocations: Revocations::default(),
             redis: config.redis_url.as_ref().map(Redis::new).transpose()?,
-            mailer: Arc::new(mailer),
+            mailer,
             payment_gateway,
             purchases: PurchaseBatcher::default(),
-            purchase_limits: Arc::new(PurchaseLimits::new(&config.purchase)),
-            sold_out: Arc::default(),
+            purchase_limits: PurchaseLimits::new(&config.purchase),
+            sold_out: SoldOutSales::default(),
             counter_slots: CounterSlots::random(),
             process: Uuid::new_v4(),
             order_feed: Arc::default(),
-            sale_feed: Arc::default(),
+            sale_feed: SaleFeed::default(),
             payments_waiting: Arc::default(),
             mail_waiting: Arc::default(),
-            config: Arc::new(config),
-        })
+            config,
+        };
+        Ok(Self { db, shared: Arc::new(shared) })
     }
 
     /// The same for background work, with its own connections: jobs cannot starve requests, nor requests jobs.
     #[must_use]
     pub fn for_jobs(&self) -> Self {
-        Self { db: self.jobs_db.clone(), ..self.clone() }
+        Self { db: self.jobs_db.clone(), shared: self.shared.clone() }
     }
 
     /// The same for what keeps memory true and tells health, with connections that neither requests nor jobs can take.
     #[must_use]
     pub fn for_followers(&self) -> Self {
-        Self { db: self.followers_db.clone(), ..self.clone() }
+        Self { db: self.followers_db.clone(), shared: self.shared.clone() }
     }
 }
 
@@ -153,6 +163,8 @@ pub struct CounterSlots(i16);
 
 impl CounterSlots {
     const EACH: i16 = 8;
+    /// As many groups of payments are settled at once.
+    const SETTLEMENT: i16 = 4;
 
     fn random() -> Self {
         Self(rand::random_range(0..i16::MAX / Self::EACH) * Self::EACH)
@@ -164,10 +176,10 @@ impl CounterSlots {
         self.0 + worker
     }
 
-    /// The slot of payments that are settled.
+    /// A slot of payments that are settled, any of several: two groups with the same one wait for each other.
     #[must_use]
-    pub const fn settlement(self) -> i16 {
-        self.0 + Self::EACH - 2
+    pub fn settlement(self) -> i16 {
+        self.0 + batcher::WORKERS + rand::random_range(0..Self::SETTLEMENT)
     }
 
     /// The slot of holds that end.

@@ -3,9 +3,9 @@
 //! Idempotent: the order's state, the try's row and the provider's keys each refuse a second time. Compensates nothing: a
 //! decline gives the units back in its settlement. A worker that dies leaves its try to whoever gets the message next.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::runner::{QueueRunner, of_kind};
@@ -22,9 +22,11 @@ const KIND: &str = "pay";
 const BATCH: i32 = 50;
 /// Batches that are under way at once: a slow call at the end of one does not keep the next from being read.
 const CONCURRENT_BATCHES: usize = 4;
-/// Calls of the provider at once. What has been answered is written in groups of what is there: one slow call holds nobody
-/// else.
+/// Calls of the provider at once, for each batch.
 const CONCURRENT_CALLS: usize = 50;
+/// What has been answered is written in groups of what comes within this time: a group costs its transaction once, and one
+/// slow call holds nobody else.
+const GROUP_PATIENCE: Duration = Duration::from_millis(20);
 
 pub async fn run(app: App, stop: CancellationToken) {
     let bell = app.payments_waiting.clone();
@@ -39,19 +41,18 @@ async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError>
     let begun = payment::begin(&app, of_kind(deliveries, KIND)).await?;
     // One handle of the program per step: the steps outlive the statement that makes them.
     let [creating, recording, confirming, settling] = [(); 4].map(|()| app.clone());
-    stream::iter(begun)
-        .map(move |begun| create(creating.clone(), begun))
-        .buffer_unordered(CONCURRENT_CALLS)
-        .ready_chunks(CONCURRENT_CALLS)
-        .then(move |group| record_references(recording.clone(), group))
-        .map_ok(|group| stream::iter(group).map(Ok))
-        .try_flatten()
-        .map_ok(move |created| confirm(confirming.clone(), created))
-        .try_buffer_unordered(CONCURRENT_CALLS)
-        .ready_chunks(CONCURRENT_CALLS)
+    let created = stream::iter(begun).map(move |begun| create(creating.clone(), begun)).buffer_unordered(CONCURRENT_CALLS);
+    let noted = groups(created).then(move |group| record_references(recording.clone(), group));
+    let noted = noted.map_ok(|group| stream::iter(group).map(Ok)).try_flatten();
+    let answered = noted.map_ok(move |created| confirm(confirming.clone(), created)).try_buffer_unordered(CONCURRENT_CALLS);
+    groups(answered)
         .map(|group| group.into_iter().collect::<Result<Vec<_>, ServiceError>>())
         .try_for_each(move |answered| settle(settling.clone(), answered))
         .await
+}
+
+fn groups<S: Stream>(items: S) -> impl Stream<Item = Vec<S::Item>> {
+    tokio_stream::StreamExt::chunks_timeout(items, CONCURRENT_CALLS, GROUP_PATIENCE)
 }
 
 async fn create(app: Arc<App>, begun: Begun) -> Created {

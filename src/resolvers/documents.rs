@@ -1,14 +1,17 @@
-//! Parsed documents, kept: clients send the same few operations a hundred thousand times, and parsing is most of what a small
-//! one costs. For HTTP and WebSocket alike.
+//! Documents that are known already: clients send the same few operations a hundred thousand times, and parsing and validating
+//! are most of what a small one costs. For HTTP and WebSocket alike.
 //!
-//! Only the parse is kept. The validation result is not: validating looks into the variables, and skipping that would let
-//! values through that the schema refuses (docs/adr/0010).
+//! Owns: what is remembered of a document, and for which requests a remembered validation holds (docs/adr/0010).
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+};
 
 use async_graphql::{
-    ServerResult, Variables,
-    extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery},
+    Request, ServerError, ServerResult, ValidationResult, Value, Variables,
+    extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery, NextPrepareRequest, NextValidation},
     parser::types::ExecutableDocument,
 };
 use moka::sync::Cache;
@@ -16,25 +19,50 @@ use moka::sync::Cache;
 const MAX_DOCUMENTS: u64 = 1_000;
 /// Longer documents are parsed each time: a thousand of them would be too much memory.
 const MAX_BYTES: usize = 16 * 1024;
+/// Shapes remembered of a document; one of ours has a handful. When there are more, all are forgotten.
+const MAX_SHAPES: usize = 64;
+/// Larger variables are validated each time.
+const MAX_SHAPE_BYTES: usize = 1024;
 
-/// Keeps what was parsed, by the document's text.
-pub struct ParsedDocuments(Cache<String, Arc<ExecutableDocument>>);
+/// Remembers documents by their text.
+pub struct KnownDocuments(Cache<String, Arc<KnownDocument>>);
 
-impl Default for ParsedDocuments {
+struct KnownDocument {
+    parsed: ExecutableDocument,
+    /// What validation said about requests of a shape, where it had no objection.
+    validated: RwLock<HashMap<String, ValidationResult>>,
+}
+
+impl Default for KnownDocuments {
     fn default() -> Self {
         Self(Cache::new(MAX_DOCUMENTS))
     }
 }
 
-impl ExtensionFactory for ParsedDocuments {
+impl ExtensionFactory for KnownDocuments {
     fn create(&self) -> Arc<dyn Extension> {
         // Clones of a cache are the same cache.
-        Arc::new(Self(self.0.clone()))
+        Arc::new(OneRequest { documents: self.0.clone(), shape: OnceLock::new(), document: OnceLock::new() })
     }
 }
 
+/// The library calls its steps in order, once each.
+struct OneRequest {
+    documents: Cache<String, Arc<KnownDocument>>,
+    shape: OnceLock<String>,
+    document: OnceLock<Arc<KnownDocument>>,
+}
+
 #[async_trait::async_trait]
-impl Extension for ParsedDocuments {
+impl Extension for OneRequest {
+    async fn prepare_request(&self, ctx: &ExtensionContext<'_>, request: Request, next: NextPrepareRequest<'_>) -> ServerResult<Request> {
+        let request = next.run(ctx, request).await?;
+        if let Some(shape) = shape(request.operation_name.as_deref(), &request.variables) {
+            self.shape.get_or_init(|| shape);
+        }
+        Ok(request)
+    }
+
     async fn parse_query(
         &self,
         ctx: &ExtensionContext<'_>,
@@ -42,13 +70,132 @@ impl Extension for ParsedDocuments {
         variables: &Variables,
         next: NextParseQuery<'_>,
     ) -> ServerResult<ExecutableDocument> {
-        if let Some(document) = self.0.get(query) {
-            return Ok((*document).clone());
+        if let Some(known) = self.documents.get(query) {
+            return Ok(self.document.get_or_init(|| known).parsed.clone());
         }
-        let document = next.run(ctx, query, variables).await?;
+        let parsed = next.run(ctx, query, variables).await?;
         if query.len() <= MAX_BYTES {
-            self.0.insert(query.to_owned(), Arc::new(document.clone()));
+            let known = Arc::new(KnownDocument { parsed: parsed.clone(), validated: RwLock::default() });
+            self.documents.insert(query.to_owned(), known.clone());
+            self.document.get_or_init(|| known);
         }
-        Ok(document)
+        Ok(parsed)
+    }
+
+    async fn validation(&self, ctx: &ExtensionContext<'_>, next: NextValidation<'_>) -> Result<ValidationResult, Vec<ServerError>> {
+        let Some((document, shape)) = self.document.get().zip(self.shape.get()) else { return next.run(ctx).await };
+        if let Some(result) = document.validated.read().unwrap_or_else(PoisonError::into_inner).get(shape) {
+            return Ok(*result);
+        }
+        let result = next.run(ctx).await?;
+        let mut validated = document.validated.write().unwrap_or_else(PoisonError::into_inner);
+        if validated.len() >= MAX_SHAPES {
+            validated.clear();
+        }
+        validated.insert(shape.clone(), result);
+        Ok(result)
+    }
+}
+
+/// What validation looks at beside the document: the operation's name and the variables, without the content of strings that
+/// cannot be the value of an enumeration. Everything else, numbers above all, is kept as it is: complexity depends on it.
+/// `None` when it would be too long.
+fn shape(operation: Option<&str>, variables: &Variables) -> Option<String> {
+    let mut shape = Shape(String::with_capacity(128));
+    shape.text(operation.unwrap_or_default())?;
+    for (name, value) in &**variables {
+        shape.text(name)?;
+        shape.value(value)?;
+    }
+    Some(shape.0)
+}
+
+struct Shape(String);
+
+impl Shape {
+    /// Lengths stand before texts, so that no two shapes read alike.
+    fn text(&mut self, text: &str) -> Option<()> {
+        write!(self.0, "{}:{text}", text.len()).ok()?;
+        (self.0.len() <= MAX_SHAPE_BYTES).then_some(())
+    }
+
+    fn value(&mut self, value: &Value) -> Option<()> {
+        match value {
+            Value::String(text) if could_be_enum(text) => self.text(text),
+            Value::String(_) => self.text("$"),
+            Value::List(values) => {
+                write!(self.0, "[{}", values.len()).ok()?;
+                values.iter().try_for_each(|value| self.value(value))
+            }
+            Value::Object(fields) => {
+                write!(self.0, "{{{}", fields.len()).ok()?;
+                fields.iter().try_for_each(|(name, value)| {
+                    self.text(name)?;
+                    self.value(value)
+                })
+            }
+            // Variables of a request are JSON: what is left is null, true, false or a number.
+            other => {
+                self.0.push('=');
+                self.text(&other.to_string())
+            }
+        }
+    }
+}
+
+/// Values of our enumerations are written like `SOLD_OUT`.
+fn could_be_enum(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shape_of(variables: serde_json::Value) -> Option<String> {
+        shape(None, &Variables::from_json(variables))
+    }
+
+    #[test]
+    fn keys_and_tokens_do_not_change_a_shape() {
+        let input = |key: &str| json!({ "input": { "quantity": 1, "idempotencyKey": key, "phases": ["OPEN"] } });
+        assert_eq!(shape_of(input("3c6f")), shape_of(input("another")));
+    }
+
+    #[test]
+    fn whatever_validation_could_mind_does() {
+        let shapes = [
+            json!({ "input": { "quantity": 1 } }),
+            json!({ "input": { "quantity": 2 } }),
+            json!({ "input": { "quantity": "1" } }),
+            json!({ "input": { "quantity": "x" } }),
+            json!({ "input": { "quantity": 1, "surplus": 1 } }),
+            json!({ "input": { "quantity": null } }),
+            json!({ "input": { "quantity": [1] } }),
+            json!({ "input": null }),
+            json!({ "input": 1, "quantity": 1 }),
+            json!({ "other": { "quantity": 1 } }),
+            json!({ "phase": "OPEN" }),
+            json!({ "phase": "SHUT" }),
+            json!({ "phase": "open" }),
+            json!({ "phase": true }),
+            json!({}),
+        ];
+        let distinct: std::collections::HashSet<_> = shapes.iter().cloned().map(shape_of).collect();
+        assert_eq!(distinct.len(), shapes.len());
+    }
+
+    #[test]
+    fn names_cannot_be_mistaken_for_structure() {
+        assert_ne!(shape_of(json!({ "a": "A1:$" })), shape_of(json!({ "a": "A", "$": "x" })));
+        assert_ne!(shape_of(json!({ "a": [["A"], "B"] })), shape_of(json!({ "a": [["A", "B"]] })));
+    }
+
+    #[test]
+    fn large_variables_have_no_shape() {
+        assert_eq!(shape_of(json!({ "a": vec!["x"; 1_000] })), None);
+        assert!(shape_of(json!({ "a": "x".repeat(10_000) })).is_some());
     }
 }

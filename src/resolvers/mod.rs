@@ -56,7 +56,7 @@ pub fn schema(app: App) -> ApiSchema {
         .limit_depth(if introspection { MAX_DEPTH_WITH_INTROSPECTION } else { MAX_DEPTH })
         .limit_complexity(MAX_COMPLEXITY)
         .extension(extensions::Analyzer)
-        .extension(documents::ParsedDocuments::default());
+        .extension(documents::KnownDocuments::default());
     if introspection { builder } else { builder.disable_introspection().disable_suggestions() }.finish()
 }
 

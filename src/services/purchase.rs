@@ -70,16 +70,17 @@ pub enum Bought {
 /// success is remembered, and only for the same sale, quantity and address.
 pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<Bought, ServiceError> {
     let sale = input.sale;
-    let purchase = match checked(app, customer, input)? {
-        Ok(purchase) => purchase,
+    let checked = match checked(input) {
+        Ok(checked) => checked,
         Err(invalid) => return Ok(Bought::Invalid(invalid)),
     };
-    if let Err(retry_after) = app.purchase_limits.check(customer, sale, purchase.idempotency_key) {
-        return Ok(Bought::RateLimited { retry_after });
-    }
-    if let Some(refusal) = refusal_from_memory(app, &purchase) {
+    if let Some(refusal) = refusal_from_memory(app, customer, sale) {
         return Ok(refusal);
     }
+    if let Err(retry_after) = app.purchase_limits.check(customer, sale, checked.input.idempotency_key) {
+        return Ok(Bought::RateLimited { retry_after });
+    }
+    let purchase = purchase(app, customer, checked)?;
     for wait in CONTENTION_WAITS {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -105,33 +106,45 @@ async fn sold_out_now(app: &App, id: FlashSaleId) -> Result<Bought, ServiceError
     Ok(Bought::SoldOut(Box::new(sale.ok_or(StoreError::Missing("sale of a purchase"))?)))
 }
 
-/// Only refusals that no earlier success of this customer can contradict.
-fn refusal_from_memory(app: &App, purchase: &Purchase) -> Option<Bought> {
+/// Only refusals that no earlier success of this customer can contradict. They come before anything that costs more: of a
+/// sale that is sold out in a second, nearly every request ends here.
+fn refusal_from_memory(app: &App, customer: CustomerId, sale: FlashSaleId) -> Option<Bought> {
     let now = app.clock.now();
-    if let Some(sale) = app.sold_out.refusal(purchase.sale, purchase.customer, now) {
+    if let Some(sale) = app.sold_out.refusal(sale, customer, now) {
         return Some(Bought::SoldOut(Box::new(sale)));
     }
-    let sale = app.sale_feed.get(purchase.sale, now)?;
+    let sale = app.sale_feed.get(sale, now)?;
     (now + OPENING_MARGIN < sale.opens_at).then_some(Bought::Outcome(PurchaseOutcome::NotOpen))
 }
 
-fn checked(app: &App, customer: CustomerId, input: BuyNow) -> Result<Result<Purchase, InvalidInput>, ServiceError> {
-    let order = OrderId::new();
-    let Some(quantity) = Quantity::new(input.quantity) else {
-        return Ok(Err(InvalidInput::new(&["quantity"], "1 to 999.")));
-    };
-    let method = input.payment_method;
+/// What was sent, once it has kept to the rules that need no database.
+struct Checked {
+    input: BuyNow,
+    quantity: Quantity,
+    note: Option<String>,
+}
+
+fn checked(mut input: BuyNow) -> Result<Checked, InvalidInput> {
+    let quantity = Quantity::new(input.quantity).ok_or(InvalidInput::new(&["quantity"], "1 to 999."))?;
+    let method = &input.payment_method;
     if method.is_empty() || method.len() > MAX_PAYMENT_METHOD_BYTES || !method.bytes().all(|b| b.is_ascii_graphic()) {
-        return Ok(Err(InvalidInput::new(&["paymentMethod"], "The payment provider's token: 1 to 255 printable ASCII characters.")));
+        return Err(InvalidInput::new(&["paymentMethod"], "The payment provider's token: 1 to 255 printable ASCII characters."));
     }
-    let typed_note = input.delivery_note.filter(|note| !note.trim().is_empty());
-    let note = typed_note.as_deref().and_then(|note| single_line(note, MAX_NOTE_CHARACTERS));
-    if typed_note.is_some() && note.is_none() {
-        return Ok(Err(InvalidInput::new(&["deliveryNote"], "One line of at most 500 characters.")));
-    }
-    let delivery_note_sealed = note.map(|note| app.sealing.seal(SealedColumn::OrderDeliveryNote, order.0, &note)).transpose()?;
+    let typed = input.delivery_note.take().filter(|note| !note.trim().is_empty());
+    let note = match typed {
+        Some(typed) => {
+            let invalid = InvalidInput::new(&["deliveryNote"], "One line of at most 500 characters.");
+            Some(single_line(&typed, MAX_NOTE_CHARACTERS).ok_or(invalid)?)
+        }
+        None => None,
+    };
+    Ok(Checked { input, quantity, note })
+}
+
+fn purchase(app: &App, customer: CustomerId, Checked { input, quantity, note }: Checked) -> Result<Purchase, ServiceError> {
+    let order = OrderId::new();
     let asked_for = serde_json::to_vec(&(input.sale.0, quantity.get(), input.address.map(|id| id.0)))?;
-    Ok(Ok(Purchase {
+    Ok(Purchase {
         order,
         number: order_number(rand::random()),
         customer,
@@ -139,9 +152,9 @@ fn checked(app: &App, customer: CustomerId, input: BuyNow) -> Result<Result<Purc
         quantity,
         idempotency_key: input.idempotency_key,
         request_hash: app.sealing.request_fingerprint(&asked_for),
-        payment_method: method,
+        payment_method: input.payment_method,
         address: input.address,
-        delivery_note_sealed,
+        delivery_note_sealed: note.map(|note| app.sealing.seal(SealedColumn::OrderDeliveryNote, order.0, &note)).transpose()?,
         trace: input.trace,
-    }))
+    })
 }
