@@ -75,12 +75,27 @@ pub struct StampedeArgs {
     /// Compare with other designs: the same purchases by a locked counter, by Redis, one by one
     #[arg(long)]
     compare: bool,
+    #[command(flatten)]
+    claims: ClaimCostArgs,
     /// Write everything as JSON; - is standard output, instead of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw throughput over time and latencies
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ClaimCostArgs {
+    /// Measure what a claim costs at the first and the last units of a large sale, and beside old orders; takes some minutes
+    #[arg(long)]
+    claim_costs: bool,
+    /// Units of the sale of --claim-costs
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(i32).range(100_000..=10_000_000))]
+    claim_units: i32,
+    /// Old orders of --claim-costs; 0 leaves that part out
+    #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+    old_orders: u32,
 }
 
 fn count() -> clap::builder::RangedU64ValueParser {
@@ -154,6 +169,11 @@ fn print_tables(report: &Report) {
         let mut table = output::table(&["design", "purchases a second", "of this engine's"]);
         table.add_rows(report.comparison());
         println!("{table}\n{}", report.comparison_form());
+    }
+    if !report.claim_costs.is_empty() {
+        let mut table = output::table(&["a claim at …", "each", "of the first", "a new process's first batch"]);
+        table.add_rows(report.claim_costs());
+        println!("{table}\nBatches of 100 on one connection; the median of 60.");
     }
     let verdict = if report.proof.holds() {
         "Nothing was oversold, lost, doubled or over a limit."

@@ -21,7 +21,7 @@ use crate::{
 const KIND: &str = "pay";
 const BATCH: i32 = 50;
 /// Batches that are under way at once: a slow call at the end of one does not keep the next from being read.
-const CONCURRENT_BATCHES: usize = 4;
+const CONCURRENT_BATCHES: usize = 2;
 /// Calls of the provider at once, for each batch.
 const CONCURRENT_CALLS: usize = 50;
 /// What has been answered is written in groups of what comes within this time: a group costs its transaction once, and one

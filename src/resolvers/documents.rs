@@ -1,7 +1,8 @@
 //! Documents that are known already: clients send the same few operations a hundred thousand times, and parsing and validating
 //! are most of what a small one costs. For HTTP and WebSocket alike.
 //!
-//! Owns: what is remembered of a document, and for which requests a remembered validation holds (docs/adr/0010).
+//! Owns: what is remembered of a document, for which requests a remembered validation holds (docs/adr/0010), and that clients
+//! are told what their operation costs.
 
 use std::{
     collections::HashMap,
@@ -10,9 +11,10 @@ use std::{
 };
 
 use async_graphql::{
-    Request, ServerError, ServerResult, ValidationResult, Value, Variables,
-    extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery, NextPrepareRequest, NextValidation},
+    Request, Response, ServerError, ServerResult, ValidationResult, Value, Variables,
+    extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery, NextPrepareRequest, NextRequest, NextValidation},
     parser::types::ExecutableDocument,
+    value,
 };
 use moka::sync::Cache;
 
@@ -42,7 +44,7 @@ impl Default for KnownDocuments {
 impl ExtensionFactory for KnownDocuments {
     fn create(&self) -> Arc<dyn Extension> {
         // Clones of a cache are the same cache.
-        Arc::new(OneRequest { documents: self.0.clone(), shape: OnceLock::new(), document: OnceLock::new() })
+        Arc::new(OneRequest { documents: self.0.clone(), shape: OnceLock::new(), document: OnceLock::new(), cost: OnceLock::new() })
     }
 }
 
@@ -51,10 +53,20 @@ struct OneRequest {
     documents: Cache<String, Arc<KnownDocument>>,
     shape: OnceLock<String>,
     document: OnceLock<Arc<KnownDocument>>,
+    cost: OnceLock<ValidationResult>,
 }
 
 #[async_trait::async_trait]
 impl Extension for OneRequest {
+    /// The answer says what the operation cost. (The library has an extension for that, but each one costs every field.)
+    async fn request(&self, ctx: &ExtensionContext<'_>, next: NextRequest<'_>) -> Response {
+        let response = next.run(ctx).await;
+        match self.cost.get() {
+            Some(cost) => response.extension("analyzer", value!({ "complexity": cost.complexity, "depth": cost.depth })),
+            None => response,
+        }
+    }
+
     async fn prepare_request(&self, ctx: &ExtensionContext<'_>, request: Request, next: NextPrepareRequest<'_>) -> ServerResult<Request> {
         let request = next.run(ctx, request).await?;
         if let Some(shape) = shape(request.operation_name.as_deref(), &request.variables) {
@@ -83,17 +95,30 @@ impl Extension for OneRequest {
     }
 
     async fn validation(&self, ctx: &ExtensionContext<'_>, next: NextValidation<'_>) -> Result<ValidationResult, Vec<ServerError>> {
-        let Some((document, shape)) = self.document.get().zip(self.shape.get()) else { return next.run(ctx).await };
-        if let Some(result) = document.validated.read().unwrap_or_else(PoisonError::into_inner).get(shape) {
-            return Ok(*result);
+        let known = self.document.get().zip(self.shape.get());
+        let remembered = known.and_then(|(document, shape)| document.validated(shape));
+        let result = match remembered {
+            Some(result) => result,
+            None => next.run(ctx).await?,
+        };
+        if let Some((document, shape)) = known.filter(|_| remembered.is_none()) {
+            document.remember(shape, result);
         }
-        let result = next.run(ctx).await?;
-        let mut validated = document.validated.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(*self.cost.get_or_init(|| result))
+    }
+}
+
+impl KnownDocument {
+    fn validated(&self, shape: &str) -> Option<ValidationResult> {
+        self.validated.read().unwrap_or_else(PoisonError::into_inner).get(shape).copied()
+    }
+
+    fn remember(&self, shape: &str, result: ValidationResult) {
+        let mut validated = self.validated.write().unwrap_or_else(PoisonError::into_inner);
         if validated.len() >= MAX_SHAPES {
             validated.clear();
         }
-        validated.insert(shape.clone(), result);
-        Ok(result)
+        validated.insert(shape.to_owned(), result);
     }
 }
 

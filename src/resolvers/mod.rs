@@ -19,7 +19,7 @@ mod product;
 mod scalars;
 mod session;
 
-use async_graphql::{MergedObject, MergedSubscription, Schema, extensions};
+use async_graphql::{MergedObject, MergedSubscription, Schema};
 
 use crate::app::App;
 
@@ -55,7 +55,6 @@ pub fn schema(app: App) -> ApiSchema {
         .data(app)
         .limit_depth(if introspection { MAX_DEPTH_WITH_INTROSPECTION } else { MAX_DEPTH })
         .limit_complexity(MAX_COMPLEXITY)
-        .extension(extensions::Analyzer)
         .extension(documents::KnownDocuments::default());
     if introspection { builder } else { builder.disable_introspection().disable_suggestions() }.finish()
 }

@@ -103,9 +103,10 @@ impl Order {
         Ok(events.into_iter().map(Into::into).collect())
     }
 
-    /// Until when the order keeps its units while it is unpaid. It stays as it was afterwards: look at `status` first.
+    /// Until when the order keeps its units while it is unpaid. It moves on while payments cannot be taken, for 30 minutes at
+    /// most. It stays as it was afterwards: look at `status` first.
     async fn hold_expires_at(&self) -> Option<DateTime> {
-        self.0.hold_expires_at.map(Into::into)
+        self.0.hold_ends_at.map(Into::into)
     }
 
     async fn created_at(&self) -> DateTime {

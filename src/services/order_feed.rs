@@ -24,8 +24,6 @@ use crate::{
 /// A subscription without an order's id follows this many of a customer's newest orders.
 pub const ORDERS_PER_CUSTOMER: i64 = 100;
 const IDS_PER_QUERY: usize = 1_000;
-/// The poll looks at this many of them: what a lost bell hides is most likely the latest purchase.
-const ORDERS_POLLED: i64 = 10;
 /// More changes than these wait for no bell: the poll of other processes finds them.
 const MAX_UNTOLD: usize = 10_000;
 
@@ -46,8 +44,8 @@ pub struct OrderFeed {
 
 struct Entry {
     bell: watch::Sender<()>,
-    /// Versions at the last poll.
-    seen: HashMap<OrderId, i32>,
+    /// What the last poll saw, a number that rises with every change; `None` before the first one.
+    seen: Option<i64>,
 }
 
 /// Wakes its holder after each change; quick changes may be one. The topic is forgotten with its last listener.
@@ -83,7 +81,7 @@ impl OrderFeed {
     #[must_use]
     pub fn listen(self: &Arc<Self>, topic: Topic) -> Listener {
         let mut entries = self.entries();
-        let entry = entries.entry(topic).or_insert_with(|| Entry { bell: watch::Sender::new(()), seen: HashMap::new() });
+        let entry = entries.entry(topic).or_insert_with(|| Entry { bell: watch::Sender::new(()), seen: None });
         Listener { feed: self.clone(), topic, bell: entry.bell.subscribe() }
     }
 
@@ -120,12 +118,11 @@ impl OrderFeed {
         }
     }
 
-    /// Wakes a topic whose versions are others than the last time.
-    fn compare(&self, topic: Topic, versions: HashMap<OrderId, i32>) {
+    /// Wakes a topic that has changed since the last poll.
+    fn compare(&self, topic: Topic, changes: i64) {
         if let Some(entry) = self.entries().get_mut(&topic)
-            && entry.seen != versions
+            && entry.seen.replace(changes) != Some(changes)
         {
-            entry.seen = versions;
             entry.bell.send_replace(());
         }
     }
@@ -164,7 +161,7 @@ pub async fn hear(app: &App, listener: &mut BellListener) -> Result<(), ServiceE
     Ok(())
 }
 
-/// Compares the versions of everything that is listened to with those of the last time, and wakes whom it concerns.
+/// Compares everything that is listened to with what it was the last time, and wakes whom it concerns.
 pub async fn poll(app: &App) -> Result<(), ServiceError> {
     let topics: Vec<Topic> = app.order_feed.entries().keys().copied().collect();
     if topics.is_empty() {
@@ -174,15 +171,11 @@ pub async fn poll(app: &App) -> Result<(), ServiceError> {
     for chunk in topics.chunks(IDS_PER_QUERY) {
         let customers: Vec<_> = chunk.iter().filter_map(|topic| if let Topic::Customer(id) = topic { Some(*id) } else { None }).collect();
         let orders: Vec<_> = chunk.iter().filter_map(|topic| if let Topic::Order(id) = topic { Some(*id) } else { None }).collect();
-        let mut versions: HashMap<Topic, HashMap<OrderId, i32>> = HashMap::new();
-        for (order, customer, version) in store::order::list_versions_for_customers(&mut db, &customers, ORDERS_POLLED).await? {
-            versions.entry(Topic::Customer(customer)).or_default().insert(order, version);
+        for (customer, changes) in store::order::list_changes_for_customers(&mut db, &customers, ORDERS_PER_CUSTOMER).await? {
+            app.order_feed.compare(Topic::Customer(customer), changes);
         }
         for (order, _, version) in store::order::list_versions(&mut db, &orders).await? {
-            versions.entry(Topic::Order(order)).or_default().insert(order, version);
-        }
-        for (topic, versions) in versions {
-            app.order_feed.compare(topic, versions);
+            app.order_feed.compare(Topic::Order(order), version.into());
         }
     }
     Ok(())

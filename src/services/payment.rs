@@ -90,7 +90,7 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
                 begun.push(Begun {
                     delivery,
                     deadline,
-                    hold_is_over: order.and_then(|order| order.hold_expires_at).is_none_or(|end| end <= now),
+                    hold_is_over: order.and_then(|order| order.hold_ends_at).is_none_or(|end| end <= now),
                     order: payment.order_id,
                     payment: payment.id,
                     try_number: payment.try_number,
@@ -145,7 +145,7 @@ fn next_step<'a>(order: Option<&'a Order>, tries: &'a [Payment], now: DateTime<U
     }
     // A hold that is over is not charged any more: the expiry gives its units back.
     match &order.payment_method {
-        Some(method) if order.hold_expires_at.is_some_and(|end| end > now) => Next::Try { order, method: method.clone() },
+        Some(method) if order.hold_ends_at.is_some_and(|end| end > now) => Next::Try { order, method: method.clone() },
         _ => Next::Acknowledge,
     }
 }

@@ -13,7 +13,7 @@ use super::{
     rivals::{CLIENTS, CONNECTIONS, Design},
     tally::{Tally, float, per_second, ratio},
 };
-pub use super::{ceilings::Ceilings, rivals::Compared};
+pub use super::{ceilings::Ceilings, claim_costs::ClaimCost, rivals::Compared};
 use crate::store::stampede::SaleCount;
 
 /// What the engine is held to: committed orders as a part of L, with payments running and without.
@@ -52,6 +52,7 @@ pub struct Report {
     pub ceilings: Option<Ceilings>,
     pub http: Option<HttpRates>,
     pub compared: Vec<Compared>,
+    pub claim_costs: Vec<ClaimCost>,
 }
 
 /// A line of the table.
@@ -161,6 +162,17 @@ impl Report {
         self.compared.iter().map(|compared| [compared.design.name().to_owned(), rate(compared), part(compared)]).collect()
     }
 
+    /// What a claim costs: the moment, microseconds a claim, as a part of the first moment's, milliseconds of a new process's first
+    /// batch.
+    #[must_use]
+    pub fn claim_costs(&self) -> Vec<[String; 4]> {
+        let row = |cost: &ClaimCost| {
+            let micros = format!("{:.0} µs", cost.per_claim.as_secs_f64() * 1e6);
+            [cost.at.clone(), micros, format!("{:.2}", cost.part), format!("{:.1} ms", cost.first_batch.as_secs_f64() * 1e3)]
+        };
+        self.claim_costs.iter().map(row).collect()
+    }
+
     /// Under what conditions the designs were compared.
     #[must_use]
     pub fn comparison_form(&self) -> String {
@@ -208,6 +220,10 @@ impl Report {
                 "cheapestQuery": http.cheapest_query, "soldOut": http.sold_out, "part": ratio(http.sold_out, http.cheapest_query),
                 "soldOutAnswers": http.sold_out_kinds,
             })),
+            "claimCosts": self.claim_costs.iter().map(|cost| json!({
+                "at": cost.at, "microsecondsPerClaim": cost.per_claim.as_secs_f64() * 1e6, "part": cost.part,
+                "firstBatchMs": cost.first_batch.as_secs_f64() * 1e3,
+            })).collect::<Vec<_>>(),
             "comparison": self.compared.iter().map(|compared| json!({
                 "design": compared.design.name(), "purchasesPerSecond": compared.purchases_per_second, "failed": compared.failed,
             })).collect::<Vec<_>>(),
@@ -271,6 +287,7 @@ pub mod tests {
                 Compared { design: Design::RedisLock, purchases_per_second: None, failed: 0 },
                 Compared { design: Design::Batched, purchases_per_second: Some(10_000.0), failed: 0 },
             ],
+            claim_costs: Vec::new(),
         }
     }
 

@@ -22,7 +22,8 @@ pub struct Order {
     pub address_id: Option<AddressId>,
     pub delivery_note_sealed: Option<Vec<u8>>,
     pub payment_method: Option<String>,
-    pub hold_expires_at: Option<DateTime<Utc>>,
+    /// When its units are free again if it is not paid: the hold's end, and while the order is unpaid the paused time with it.
+    pub hold_ends_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -59,7 +60,7 @@ pub async fn list_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<O
         Order,
         r#"SELECT id AS "id: OrderId", number, customer_id AS "customer_id: CustomerId", status AS "status: OrderStatus", version,
                   total_minor, currency AS "currency: Currency", address_id AS "address_id: AddressId", delivery_note_sealed,
-                  payment_method, hold_expires_at, created_at, updated_at
+                  payment_method, hold_ends_at(orders) AS "hold_ends_at: DateTime<Utc>", created_at, updated_at
              FROM orders
             WHERE id = ANY($1)"#,
         ids as _,
@@ -73,7 +74,7 @@ pub async fn lock_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<O
         Order,
         r#"SELECT id AS "id: OrderId", number, customer_id AS "customer_id: CustomerId", status AS "status: OrderStatus", version,
                   total_minor, currency AS "currency: Currency", address_id AS "address_id: AddressId", delivery_note_sealed,
-                  payment_method, hold_expires_at, created_at, updated_at
+                  payment_method, hold_ends_at(orders) AS "hold_ends_at: DateTime<Utc>", created_at, updated_at
              FROM orders
             WHERE id = ANY($1)
             ORDER BY id
@@ -120,6 +121,27 @@ pub async fn list_versions_for_customers(
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|row| (row.id, row.customer_id, row.version)).collect())
+}
+
+/// One number per customer that rises with every change of any of the newest `per_customer` orders: their count and versions,
+/// added up.
+pub async fn list_changes_for_customers(
+    db: &mut PgConnection,
+    customers: &[CustomerId],
+    per_customer: i64,
+) -> Result<Vec<(CustomerId, i64)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT c.customer_id AS "customer_id!: CustomerId", o.changes AS "changes!"
+             FROM unnest($1::uuid[]) AS c (customer_id)
+            CROSS JOIN LATERAL (SELECT count(*) + coalesce(sum(version), 0) AS changes
+                                  FROM (SELECT version FROM orders
+                                         WHERE customer_id = c.customer_id ORDER BY created_at DESC, id DESC LIMIT $2) n) o"#,
+        customers as _,
+        per_customer,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.customer_id, row.changes)).collect())
 }
 
 /// Versions of single orders.

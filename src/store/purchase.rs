@@ -148,7 +148,7 @@ impl OutcomeRow {
             address_id: self.address_id,
             delivery_note_sealed: purchase.delivery_note_sealed.clone(),
             payment_method: Some(purchase.payment_method.clone()),
-            hold_expires_at: Some(hold_expires_at),
+            hold_ends_at: Some(hold_expires_at),
             created_at,
             updated_at: created_at,
         };

@@ -1,7 +1,7 @@
 //! A database beside the shop's, for measurements that must not touch it; and what makes two measurements comparable.
 //! Called by src/stampede only.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -11,6 +11,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::StoreError;
+use crate::domain::ids::FlashSaleId;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -37,7 +38,8 @@ impl ScratchDatabase {
     pub fn pool(&self, connections: u32) -> Result<PgPool, StoreError> {
         let options: PgConnectOptions = self.url.expose_secret().parse()?;
         let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
-        Ok(pool.connect_lazy_with(options.application_name("whitemonday measurement")))
+        // Statements that take long are what is wanted here.
+        Ok(pool.connect_lazy_with(options.application_name("whitemonday measurement").disable_statement_logging()))
     }
 
     /// Ends its sessions and removes it.
@@ -55,5 +57,62 @@ pub async fn settle_down(db: &mut PgConnection) -> Result<(), StoreError> {
     if let Err(error) = sqlx::raw_sql("CHECKPOINT").execute(db).await {
         tracing::debug!(%error, "no checkpoint before the measurement");
     }
+    Ok(())
+}
+
+/// From here on only [`vacuum`] cleans up what a purchase writes.
+pub async fn stop_autovacuum(db: &mut PgConnection) -> Result<(), StoreError> {
+    let tables =
+        ["stock_unit", "orders", "order_line", "order_event", "stock_movement", "purchase_quota", "sale_counter", "pgmq.q_payment"];
+    for table in tables {
+        sqlx::raw_sql(&format!("ALTER TABLE {table} SET (autovacuum_enabled = off)")).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+pub async fn vacuum(db: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::raw_sql("VACUUM ANALYZE").execute(db).await?;
+    Ok(())
+}
+
+/// Takes every free unit up to this one, as that many claims would have left them.
+pub async fn take_units(db: &mut PgConnection, sale: FlashSaleId, up_to: i32) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE stock_unit SET order_id = gen_random_uuid() WHERE sale_id = $1 AND seq <= $2 AND order_id IS NULL",
+        sale as _,
+        up_to
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Paid orders `numbers` out of `all`, of customers who have none in the sale, with their lines and history, and with ids of the
+/// past.
+pub async fn insert_old_orders(db: &mut PgConnection, sale: FlashSaleId, numbers: Range<i64>, all: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "WITH old AS MATERIALIZED (
+             SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - $4::bigint + n), 12, '0')
+                     || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text || 'x'), 1, 15))::uuid AS id,
+                    now() - make_interval(secs => ($4::bigint - n)::double precision) AS at
+               FROM generate_series($2::bigint, $3::bigint - 1) AS n
+         ), made AS (
+             INSERT INTO orders (id, number, customer_id, status, version, total_minor, currency, mutation, idempotency_key, request_hash,
+                                 hold_expires_at, created_at, updated_at)
+             SELECT id, upper(substr(md5(id::text), 1, 11)), gen_random_uuid(), 'PAID', 2, 1000, 'KRW', 'buyNow', gen_random_uuid(),
+                    sha256('old'), at, at, at FROM old ON CONFLICT DO NOTHING RETURNING id, created_at
+         ), line AS (
+             INSERT INTO order_line (order_id, position, product_id, flash_sale_id, title, quantity, unit_price_minor)
+             SELECT m.id, 1, s.product_id, s.id, 'An old order', 1, 1000 FROM made m CROSS JOIN (SELECT * FROM flash_sale WHERE id = $1) s
+         )
+         INSERT INTO order_event (order_id, version, status, at)
+         SELECT id, v, CASE v WHEN 1 THEN 'AWAITING_PAYMENT' ELSE 'PAID' END, created_at FROM made, generate_series(1, 2) v",
+        sale as _,
+        numbers.start,
+        numbers.end,
+        all,
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }

@@ -83,7 +83,9 @@ pub async fn release_units(db: &mut PgConnection, orders: &[OrderId], slot: i16,
 pub async fn record_sold(db: &mut PgConnection, orders: &[OrderId], slot: i16, at: DateTime<Utc>) -> Result<(), StoreError> {
     sqlx::query!(
         "WITH line AS (
-             SELECT order_id, flash_sale_id, product_id, quantity FROM order_line WHERE order_id = ANY($1)
+             SELECT l.order_id, l.flash_sale_id, l.product_id, l.quantity
+               FROM unnest($1::uuid[]) AS x (order_id)
+              CROSS JOIN LATERAL (SELECT * FROM order_line WHERE order_id = x.order_id ORDER BY position) l
          ), counter AS (
              INSERT INTO sale_counter (sale_id, slot, sold)
              SELECT flash_sale_id, $2::smallint, sum(quantity) FROM line WHERE flash_sale_id IS NOT NULL GROUP BY 1 ORDER BY 1

@@ -8,7 +8,7 @@ use whitemonday::{
     domain::{customer::Role, ids::SessionId},
 };
 
-use crate::support::{TestApp, customer_id};
+use crate::support::{TestApp, client::BUY_NOW, customer_id};
 
 const TYPENAME: &str = r#"{"query":"{ __typename }"}"#;
 
@@ -167,5 +167,48 @@ async fn the_pages_are_served_with_a_strict_policy() {
     assert_eq!(mails.json::<Value>().await.unwrap(), json!([]));
     assert_eq!(client.get("/nowhere").send().await.unwrap().status(), 404);
     assert_eq!(client.get("/assets/..%2Findex.html").send().await.unwrap().status(), 404);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_document_that_is_known_already_lets_no_other_variables_through() {
+    const SALES: &str = "query($phases: [FlashSalePhase!], $first: Int) {
+        flashSales(phases: $phases, first: $first) { nodes { id product { title category { name } } } }
+    }";
+    let test = TestApp::start().await;
+    let ann = test.customer().await;
+    let good = ann.answer(SALES, json!({ "phases": ["OPEN"], "first": 2 })).await;
+    assert!(good["errors"].is_null(), "{good:#}");
+    let again = ann.answer(SALES, json!({ "phases": ["OPEN"], "first": 2 })).await;
+    assert_eq!(again["extensions"], good["extensions"], "it costs the same");
+
+    for variables in [
+        json!({ "phases": ["SHUT"], "first": 2 }),
+        json!({ "phases": ["open"], "first": 2 }),
+        json!({ "phases": [7], "first": 2 }),
+        json!({ "phases": ["OPEN"], "first": "2" }),
+        json!({ "phases": ["OPEN", null], "first": 2 }),
+    ] {
+        let answer = ann.answer(SALES, variables.clone()).await;
+        assert_eq!(answer["errors"][0]["extensions"]["code"], "BAD_REQUEST", "{variables}: {answer:#}");
+        assert!(answer["data"].is_null(), "{variables}: {answer:#}");
+    }
+    let dearer = ann.answer(SALES, json!({ "phases": ["OPEN"], "first": 90 })).await;
+    assert!(dearer["extensions"]["analyzer"]["complexity"].as_u64() > good["extensions"]["analyzer"]["complexity"].as_u64());
+
+    let sale = test.open_sale(5, 5).await;
+    let input = |more: Value| {
+        let mut input = json!({ "flashSaleId": sale.to_string(), "quantity": 1, "paymentMethod": "pm_card_visa",
+                                "idempotencyKey": crate::support::new_key() });
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "input": input })
+    };
+    assert!(ann.answer(BUY_NOW, input(json!({}))).await["errors"].is_null());
+    for more in
+        [json!({ "surplus": 1 }), json!({ "quantity": "1" }), json!({ "idempotencyKey": null }), json!({ "idempotencyKey": "no uuid" })]
+    {
+        let answer = ann.answer(BUY_NOW, input(more.clone())).await;
+        assert_eq!(answer["errors"][0]["extensions"]["code"], "BAD_REQUEST", "{more}: {answer:#}");
+    }
     test.finish().await;
 }

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
-use super::{StampedeArgs, keys, output};
+use super::{ClaimCostArgs, StampedeArgs, keys, output};
 use crate::{
     app::App,
     clock::Clock,
@@ -27,6 +27,7 @@ use crate::{
         self, Plan, StampedeError,
         buyers::Buyer,
         child::Children,
+        claim_costs::{ClaimCost, Size},
         load::Target,
         proof,
         report::{Ceilings, Compared, Report},
@@ -108,6 +109,9 @@ impl Field {
         if args.compare {
             report.compared = self.compare(&plan, stop).await?;
         }
+        if args.claims.claim_costs {
+            report.claim_costs = self.claim_costs(&args.claims, stop).await?;
+        }
         Ok(report)
     }
 
@@ -125,6 +129,15 @@ impl Field {
         let compared = unless_stopped(stop, async { Ok(stampede::compare(&app, plan, say).await?) }).await;
         scratch.drop().await?;
         compared
+    }
+
+    async fn claim_costs(&self, args: &ClaimCostArgs, stop: &CancellationToken) -> anyhow::Result<Vec<ClaimCost>> {
+        let (app, scratch) = stampede::scratch_app(&self.app, RIVAL_CONNECTIONS).await?;
+        let size = Size { units: args.claim_units, old_orders: args.old_orders.into() };
+        let say = |doing: &str| eprintln!("Claims: {doing} …");
+        let measured = unless_stopped(stop, async { Ok(stampede::measure_claim_costs(&app, size, say).await?) }).await;
+        scratch.drop().await?;
+        measured
     }
 
     /// Everything that needs the server.
@@ -149,7 +162,18 @@ impl Field {
         let (proof, count) = proof::prove(&self.app, sale, &fired).await?;
         let http = if args.no_ceilings { None } else { Some(stampede::measure_answers(&self.app, plan, target, &buyers).await?) };
         let (buyers, plan) = (buyers.len(), plan.clone());
-        Ok(Report { plan, buyers, tally: fired.tally, count, proof, settlement, ceilings: None, http, compared: Vec::new() })
+        Ok(Report {
+            plan,
+            buyers,
+            tally: fired.tally,
+            count,
+            proof,
+            settlement,
+            ceilings: None,
+            http,
+            compared: Vec::new(),
+            claim_costs: Vec::new(),
+        })
     }
 
     async fn buyers(&self, args: &StampedeArgs) -> anyhow::Result<Arc<[Buyer]>> {

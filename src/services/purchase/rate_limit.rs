@@ -5,10 +5,7 @@
 
 use std::time::Duration;
 
-use governor::{
-    DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter,
-    clock::Clock,
-};
+use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter, clock::Clock};
 use moka::sync::Cache;
 use uuid::Uuid;
 
