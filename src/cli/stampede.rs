@@ -37,7 +37,7 @@ pub struct StampedeArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "buyers")]
     tokens: Option<PathBuf>,
     /// Units of the sale
-    #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = clap::value_parser!(i32).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(i32).range(1..=10_000_000))]
     units: i32,
     /// Units that one customer may have
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(i32).range(1..=999))]

@@ -56,6 +56,7 @@ ids! {
     OrderId = "ord",
     PaymentId = "pay",
     ProductId = "prod",
+    RefundId = "refund",
     SessionId = "sess",
     StockMovementId = "move",
 }

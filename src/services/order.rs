@@ -42,7 +42,7 @@ pub async fn transition(
     to: OrderStatus,
     reason: Reason,
 ) -> Result<Vec<OrderId>, ServiceError> {
-    let mut movable: Vec<&mut Order> = orders.iter_mut().filter(|order| order.status.may_become(to)).collect();
+    let mut movable: Vec<&mut Order> = orders.iter_mut().filter(|order| order.state().may_become(to)).collect();
     if movable.is_empty() {
         return Ok(Vec::new());
     }
@@ -56,34 +56,36 @@ pub async fn transition(
     let steps: Vec<Step> = movable.iter().map(step).collect();
     store::order::update_status(db, &steps, app.clock.now()).await?;
     for order in &mut movable {
-        order.status = to;
+        let after = order.state().after(to);
+        order.status = after.status;
+        order.status_before_review = after.before_review;
         order.version += 1;
     }
     Ok(steps.into_iter().map(|step| step.order).collect())
 }
 
-/// Ends holds that have run out: the orders expire, their units are free again. One transaction of at most
-/// [`EXPIRY_BATCH`] orders; those with a payment under way are left to it. Nothing happens when the
-/// leader's term is over. Returns how many expired.
+/// Ends holds that have run out: the orders expire, their units are free again. An order whose payment is under way is
+/// EXPIRING until that has ended. One transaction of at most [`EXPIRY_BATCH`] orders; nothing happens when the leader's term is
+/// over. Returns how many holds ended.
 pub async fn expire_due(app: &App, term: Term) -> Result<usize, ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     if !store::lease::lock_term(&mut tx, LEADER, term.0).await? {
         return Ok(0);
     }
-    let ids = store::order::lock_ended_holds(&mut tx, now, EXPIRY_BATCH).await?;
-    if ids.is_empty() {
+    let mut due = store::order::lock_ended_holds(&mut tx, now, EXPIRY_BATCH).await?;
+    if due.is_empty() {
         return Ok(0);
     }
+    let ids: Vec<OrderId> = due.iter().map(|order| order.id).collect();
     // A younger look than the one that found them: a payment may have begun before their rows were locked.
     let being_paid = store::payment::list_orders_being_paid(&mut tx, &ids).await?;
-    let mut due = store::order::list_by_ids(&mut tx, &ids).await?;
-    due.retain(|order| !being_paid.contains(&order.id));
     transition(app, &mut tx, &mut due, OrderStatus::Expiring, OrderEventReason::HoldExpired.into()).await?;
-    let expired = transition(app, &mut tx, &mut due, OrderStatus::Expired, OrderEventReason::HoldExpired.into()).await?;
+    let (waiting, mut over): (Vec<Order>, Vec<Order>) = due.into_iter().partition(|order| being_paid.contains(&order.id));
+    let expired = transition(app, &mut tx, &mut over, OrderStatus::Expired, OrderEventReason::HoldExpired.into()).await?;
     store::stock::release_units(&mut tx, &expired, app.counter_slots.expiry(), now).await?;
     tx.commit().await?;
-    let changed: Vec<_> = due.iter().map(|order| (order.id, order.customer_id)).collect();
+    let changed: Vec<_> = waiting.iter().chain(&over).map(|order| (order.id, order.customer_id)).collect();
     app.order_feed.ring(&changed);
-    Ok(expired.len())
+    Ok(changed.len())
 }

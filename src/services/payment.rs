@@ -137,7 +137,7 @@ enum Next<'a> {
 }
 
 fn next_step<'a>(order: Option<&'a Order>, tries: &'a [Payment], now: DateTime<Utc>) -> Next<'a> {
-    let Some(order) = order.filter(|order| matches!(order.status, OrderStatus::AwaitingPayment | OrderStatus::Expiring)) else {
+    let Some(order) = order.filter(|order| order.status.is_unpaid()) else {
         return Next::Acknowledge;
     };
     if let Some(open) = tries.iter().find(|payment| payment.status.is_open()) {
@@ -304,8 +304,7 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
     let slot = app.counter_slots.settlement();
     let ids: Vec<OrderId> = answered.iter().map(|(begun, _)| begun.order).collect();
     let results: Vec<TryResult> = answered.iter().filter_map(|(begun, answer)| result(begun.payment, answer)).collect();
-    let targets: HashMap<OrderId, OrderStatus> =
-        answered.iter().filter_map(|(begun, answer)| Some((begun.order, target(answer)?))).collect();
+    let answers: HashMap<OrderId, &Answer> = answered.iter().map(|(begun, answer)| (begun.order, answer)).collect();
     let stays = |answer: &Answer| matches!(answer, Answer::Open { .. } | Answer::RequiresAction { .. });
     let done: Vec<i64> = answered.iter().filter(|(_, answer)| !stays(answer)).map(|(begun, _)| begun.delivery.message_id).collect();
     let is_waiting = |answer: &Answer| matches!(answer, Answer::RequiresAction { .. });
@@ -319,18 +318,15 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
     let mut changed = store::order::update_version(&mut tx, &newly_waiting, now).await?;
     let mut by_target: BTreeMap<&str, (OrderStatus, Vec<Order>)> = BTreeMap::new();
     for order in orders.into_iter().filter(|order| settled.contains(&order.id)) {
-        if let Some(status) = targets.get(&order.id) {
-            by_target.entry(status.as_str()).or_insert((*status, Vec::new())).1.push(order);
+        if let Some(status) = answers.get(&order.id).and_then(|answer| next_status(&order, answer)) {
+            by_target.entry(status.as_str()).or_insert((status, Vec::new())).1.push(order);
         }
     }
     for (status, orders) in by_target.values_mut() {
-        if *status == OrderStatus::Paid {
-            keep_payable(orders);
-        }
         let moved = order::transition(app, &mut tx, orders, *status, reason(*status)).await?;
         match status {
             OrderStatus::Paid => store::stock::record_sold(&mut tx, &moved, slot, now).await?,
-            OrderStatus::PaymentFailed => store::stock::release_units(&mut tx, &moved, slot, now).await?,
+            OrderStatus::PaymentFailed | OrderStatus::Expired => store::stock::release_units(&mut tx, &moved, slot, now).await?,
             _ => {}
         }
     }
@@ -342,24 +338,19 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
     Ok(())
 }
 
-/// An order is paid while it holds its units. Expiry leaves an order alone whose payment is under way, so money for another
-/// one means that a rule was broken: it stays as it is, for the audit (I6) and for people to see.
-fn keep_payable(orders: &mut Vec<Order>) {
-    orders.retain(|order| {
-        let holds_units = matches!(order.status, OrderStatus::AwaitingPayment | OrderStatus::Expiring);
-        if !holds_units {
-            tracing::error!(order = %order.id, status = %order.status, "money was taken for an order that holds no units");
+/// What an answer makes of an order. An order that is not unpaid (any more) stays as it is: expiry leaves one alone whose payment
+/// is under way, so money for another one means that a rule was broken, for the audit (I6) and for people to see.
+fn next_status(order: &Order, answer: &Answer) -> Option<OrderStatus> {
+    match (answer, order.status) {
+        (Answer::Captured { .. }, status) if !status.is_unpaid() => {
+            tracing::error!(order = %order.id, %status, "money was taken for an order that holds no units");
+            None
         }
-        holds_units
-    });
-}
-
-const fn target(answer: &Answer) -> Option<OrderStatus> {
-    match answer {
-        Answer::Captured { .. } => Some(OrderStatus::Paid),
-        Answer::Declined { .. } => Some(OrderStatus::PaymentFailed),
-        Answer::Mismatch => Some(OrderStatus::InReview),
-        Answer::RequiresAction { .. } | Answer::Abandoned | Answer::Open { .. } => None,
+        (Answer::Captured { .. }, _) => Some(OrderStatus::Paid),
+        (Answer::Declined { .. }, OrderStatus::AwaitingPayment) => Some(OrderStatus::PaymentFailed),
+        (Answer::Declined { .. } | Answer::Abandoned, OrderStatus::Expiring) => Some(OrderStatus::Expired),
+        (Answer::Mismatch, status) if status.is_unpaid() => Some(OrderStatus::InReview),
+        _ => None,
     }
 }
 
@@ -367,6 +358,7 @@ fn reason(status: OrderStatus) -> order::Reason {
     match status {
         OrderStatus::PaymentFailed => OrderEventReason::PaymentDeclined.into(),
         OrderStatus::InReview => OrderEventReason::Mismatch.into(),
+        OrderStatus::Expired => OrderEventReason::HoldExpired.into(),
         _ => order::Reason::default(),
     }
 }

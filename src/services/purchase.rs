@@ -80,6 +80,11 @@ pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<B
     if let Err(retry_after) = app.purchase_limits.check(customer, sale, checked.input.idempotency_key) {
         return Ok(Bought::RateLimited { retry_after });
     }
+    if app.sold_out.looked(sale).await
+        && let Some(refusal) = refusal_from_memory(app, customer, sale)
+    {
+        return Ok(refusal);
+    }
     let purchase = purchase(app, customer, checked)?;
     for wait in CONTENTION_WAITS {
         if !wait.is_zero() {
@@ -99,9 +104,12 @@ pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<B
     Ok(Bought::Busy { retry_after: Duration::from_millis(200 + rand::random_range(0..300)) })
 }
 
-/// The sale as it is without a free unit, so that answer and numbers agree; later buyers are refused from memory.
+/// The sale as it is without a free unit, so that answer and numbers agree; later buyers are refused from memory. When a unit
+/// has come back meanwhile, or the sale has closed, it is as it is now.
 async fn sold_out_now(app: &App, id: FlashSaleId) -> Result<Bought, ServiceError> {
-    sold_out::look(app, id).await?;
+    if let Some(sale) = sold_out::look(app, id).await? {
+        return Ok(Bought::SoldOut(Box::new(sale)));
+    }
     let sale = store::flash_sale::list_by_ids(&mut *app.db.acquire().await?, &[id]).await?.pop();
     Ok(Bought::SoldOut(Box::new(sale.ok_or(StoreError::Missing("sale of a purchase"))?)))
 }

@@ -58,6 +58,7 @@ pub async fn measure(app: &App, customers: &[CustomerId], size: Size, say: impl 
     let mut run = Run { customers, next: 0, measured: Vec::new() };
 
     let (half, end) = (size.units / 2, size.units - margin());
+    run.warm_up(&mut db, sale).await?;
     run.moment(&mut db, sale, "the first units").await?;
     say("claiming half of them");
     store::scratch::take_units(&mut db, sale, half).await?;
@@ -76,6 +77,7 @@ pub async fn measure(app: &App, customers: &[CustomerId], size: Size, say: impl 
         }
         store::scratch::vacuum(&mut db).await?;
         let sale = seed::sale(app, size.units, NO_LIMIT, TimeDelta::zero()).await?;
+        run.warm_up(&mut db, sale).await?;
         run.moment(&mut db, sale, format!("the first units, beside {} old orders", size.old_orders)).await?;
     }
     Ok(run.measured)
@@ -93,6 +95,15 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Every customer buys once: the first purchase in a sale makes the customer's quota, and no moment shall pay for that.
+    async fn warm_up(&mut self, db: &mut PgConnection, sale: FlashSaleId) -> Result<(), StampedeError> {
+        let mut claims = Claims::new(SLOT);
+        for _ in 0..self.customers.len().div_ceil(BATCH) {
+            self.batch(db, &mut claims, sale).await?;
+        }
+        Ok(())
+    }
+
     async fn moment(&mut self, db: &mut PgConnection, sale: FlashSaleId, at: impl Into<String>) -> Result<(), StampedeError> {
         store::scratch::settle_down(db).await?;
         let mut claims = Claims::new(SLOT);

@@ -2,12 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use super::StoreError;
+use super::{Page, StoreError, expect_one};
 use crate::domain::{
     ids::{AddressId, CustomerId, FlashSaleId, OrderId, ProductId},
     money::{Currency, Money},
-    order::{OrderEventReason, OrderStatus},
+    order::{OrderEventReason, OrderState, OrderStatus},
 };
 
 #[derive(Clone, Debug)]
@@ -16,12 +17,17 @@ pub struct Order {
     pub number: String,
     pub customer_id: CustomerId,
     pub status: OrderStatus,
+    /// Where an order in review was before.
+    pub status_before_review: Option<OrderStatus>,
+    /// Why it is in review; for staff.
+    pub review_reason: Option<String>,
     pub version: i32,
     pub total_minor: i64,
     pub currency: Currency,
     pub address_id: Option<AddressId>,
     pub delivery_note_sealed: Option<Vec<u8>>,
     pub payment_method: Option<String>,
+    pub tracking_number: Option<String>,
     /// When its units are free again if it is not paid: the hold's end, and while the order is unpaid the paused time with it.
     pub hold_ends_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
@@ -33,6 +39,26 @@ impl Order {
     pub const fn total(&self) -> Money {
         Money::new(self.total_minor, self.currency)
     }
+
+    #[must_use]
+    pub const fn state(&self) -> OrderState {
+        OrderState { status: self.status, before_review: self.status_before_review }
+    }
+}
+
+/// Orders with all their columns; what follows FROM is the caller's.
+macro_rules! select_orders {
+    ($tail:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Order,
+            r#"SELECT o.id AS "id: OrderId", o.number, o.customer_id AS "customer_id: CustomerId", o.status AS "status: OrderStatus",
+                      o.status_before_review AS "status_before_review: OrderStatus", o.review_reason, o.version, o.total_minor,
+                      o.currency AS "currency: Currency", o.address_id AS "address_id: AddressId", o.delivery_note_sealed, o.payment_method,
+                      o.tracking_number, hold_ends_at(o) AS "hold_ends_at: DateTime<Utc>", o.created_at, o.updated_at
+                 FROM orders o "# + $tail
+            $(, $argument)*
+        )
+    };
 }
 
 #[derive(Clone, Debug)]
@@ -56,51 +82,112 @@ pub struct OrderEvent {
 
 /// The orders with these ids, in no particular order.
 pub async fn list_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
-    let rows = sqlx::query_as!(
-        Order,
-        r#"SELECT id AS "id: OrderId", number, customer_id AS "customer_id: CustomerId", status AS "status: OrderStatus", version,
-                  total_minor, currency AS "currency: Currency", address_id AS "address_id: AddressId", delivery_note_sealed,
-                  payment_method, hold_ends_at(orders) AS "hold_ends_at: DateTime<Utc>", created_at, updated_at
-             FROM orders
-            WHERE id = ANY($1)"#,
-        ids as _,
-    );
-    Ok(rows.fetch_all(db).await?)
+    Ok(select_orders!("WHERE o.id = ANY($1)", ids as _).fetch_all(db).await?)
 }
 
 /// The orders with these ids, locked until the transaction ends, in the order of their ids: the lock order of every writer.
 pub async fn lock_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
-    let rows = sqlx::query_as!(
-        Order,
-        r#"SELECT id AS "id: OrderId", number, customer_id AS "customer_id: CustomerId", status AS "status: OrderStatus", version,
-                  total_minor, currency AS "currency: Currency", address_id AS "address_id: AddressId", delivery_note_sealed,
-                  payment_method, hold_ends_at(orders) AS "hold_ends_at: DateTime<Utc>", created_at, updated_at
-             FROM orders
-            WHERE id = ANY($1)
-            ORDER BY id
-              FOR UPDATE"#,
-        ids as _,
-    );
-    Ok(rows.fetch_all(db).await?)
+    Ok(select_orders!("WHERE o.id = ANY($1) ORDER BY o.id FOR UPDATE", ids as _).fetch_all(db).await?)
 }
 
-/// Unpaid orders whose hold is over (paused time added), locked; those that others have locked are left to them. Whether a
-/// payment of theirs is under way is for a later statement, whose snapshot is younger than the locks.
-pub async fn lock_ended_holds(db: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<OrderId>, StoreError> {
-    let ids = sqlx::query_scalar!(
-        r#"SELECT id AS "id: OrderId"
-             FROM orders o
-            WHERE status IN ('AWAITING_PAYMENT', 'EXPIRING') AND hold_expires_at <= $1
-              AND hold_ends_at(created_at, hold_expires_at, $1) <= $1
-              AND NOT EXISTS (SELECT 1 FROM payment p
-                               WHERE p.order_id = o.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN'))
-            ORDER BY hold_expires_at
-            LIMIT $2
-              FOR UPDATE SKIP LOCKED"#,
+/// The order with this id, locked until the transaction ends; `None` when there is none, or it is not `customer`'s. Staff ask
+/// without a customer.
+pub async fn lock(db: &mut PgConnection, id: OrderId, customer: Option<CustomerId>) -> Result<Option<Order>, StoreError> {
+    let order = select_orders!("WHERE o.id = $1 AND ($2::uuid IS NULL OR o.customer_id = $2) FOR UPDATE", id as _, customer as _);
+    Ok(order.fetch_optional(db).await?)
+}
+
+/// What a list of orders is narrowed to; all of them when nothing is said.
+#[derive(Clone, Debug, Default)]
+pub struct OrderFilter {
+    pub customer: Option<CustomerId>,
+    pub statuses: Vec<OrderStatus>,
+    pub created_from: Option<DateTime<Utc>>,
+    /// Not included.
+    pub created_to: Option<DateTime<Utc>>,
+    pub min_total_minor: Option<i64>,
+    pub max_total_minor: Option<i64>,
+    pub flash_sale_only: bool,
+    pub number: Option<String>,
+}
+
+/// An order's place in a list.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderPosition {
+    pub created_at: DateTime<Utc>,
+    pub id: OrderId,
+}
+
+/// One page of orders, newest first.
+pub async fn list(
+    db: &mut PgConnection,
+    filter: &OrderFilter,
+    after: Option<OrderPosition>,
+    size: usize,
+) -> Result<Page<Order>, StoreError> {
+    let rows = select_orders!(
+        "WHERE ($1::uuid IS NULL OR o.customer_id = $1)
+           AND (cardinality($2::text[]) = 0 OR o.status = ANY($2))
+           AND ($3::timestamptz IS NULL OR o.created_at >= $3)
+           AND ($4::timestamptz IS NULL OR o.created_at < $4)
+           AND ($5::bigint IS NULL OR o.total_minor >= $5)
+           AND ($6::bigint IS NULL OR o.total_minor <= $6)
+           AND (NOT $7 OR EXISTS (SELECT FROM order_line l WHERE l.order_id = o.id AND l.flash_sale_id IS NOT NULL))
+           AND ($8::text IS NULL OR o.number = $8)
+           AND ($9::timestamptz IS NULL OR (o.created_at, o.id) < ($9, $10::uuid))
+         ORDER BY o.created_at DESC, o.id DESC
+         LIMIT $11",
+        filter.customer as _,
+        &filter.statuses as _,
+        filter.created_from,
+        filter.created_to,
+        filter.min_total_minor,
+        filter.max_total_minor,
+        filter.flash_sale_only,
+        filter.number.as_deref(),
+        after.map(|position| position.created_at),
+        after.map(|position| position.id) as _,
+        i64::try_from(size + 1).unwrap_or(i64::MAX),
+    );
+    Ok(Page::from_surplus(rows.fetch_all(db).await?, size))
+}
+
+pub async fn count(db: &mut PgConnection, filter: &OrderFilter) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM orders o
+            WHERE ($1::uuid IS NULL OR o.customer_id = $1)
+              AND (cardinality($2::text[]) = 0 OR o.status = ANY($2))
+              AND ($3::timestamptz IS NULL OR o.created_at >= $3)
+              AND ($4::timestamptz IS NULL OR o.created_at < $4)
+              AND ($5::bigint IS NULL OR o.total_minor >= $5)
+              AND ($6::bigint IS NULL OR o.total_minor <= $6)
+              AND (NOT $7 OR EXISTS (SELECT FROM order_line l WHERE l.order_id = o.id AND l.flash_sale_id IS NOT NULL))
+              AND ($8::text IS NULL OR o.number = $8)"#,
+        filter.customer as _,
+        &filter.statuses as _,
+        filter.created_from,
+        filter.created_to,
+        filter.min_total_minor,
+        filter.max_total_minor,
+        filter.flash_sale_only,
+        filter.number.as_deref(),
+    );
+    Ok(count.fetch_one(db).await?)
+}
+
+/// Unpaid orders whose hold is over (paused time added), locked; those that others have locked are left to them. Orders that
+/// are EXPIRING already wait for a payment and are not among them. Whether a payment is under way is for a later statement, whose
+/// snapshot is younger than the locks.
+pub async fn lock_ended_holds(db: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<Order>, StoreError> {
+    let orders = select_orders!(
+        "WHERE o.status = 'AWAITING_PAYMENT' AND o.hold_expires_at <= $1 AND hold_ends_at(o.created_at, o.hold_expires_at, $1) <= $1
+         ORDER BY o.hold_expires_at
+         LIMIT $2
+           FOR UPDATE SKIP LOCKED",
         now,
         limit,
     );
-    Ok(ids.fetch_all(db).await?)
+    Ok(orders.fetch_all(db).await?)
 }
 
 /// A customer's newest orders with their versions: what a subscription compares.
@@ -214,6 +301,8 @@ pub async fn update_status(db: &mut PgConnection, steps: &[Step], at: DateTime<U
          ), moved AS (
              UPDATE orders o
                 SET status = s.status, version = o.version + 1, updated_at = $6,
+                    status_before_review = CASE WHEN s.status = 'IN_REVIEW' THEN o.status END,
+                    review_reason = CASE WHEN s.status = 'IN_REVIEW' THEN s.reason END,
                     payment_method = CASE WHEN s.status IN ('AWAITING_PAYMENT', 'EXPIRING') THEN o.payment_method END
                FROM step s
               WHERE o.id = s.id AND o.version = s.version
@@ -231,4 +320,133 @@ pub async fn update_status(db: &mut PgConnection, steps: &[Step], at: DateTime<U
     .execute(db)
     .await?;
     if updated.rows_affected() == steps.len() as u64 { Ok(()) } else { Err(StoreError::Missing("order at the version that was locked")) }
+}
+
+/// Gives an order that claims its units anew its hold and the payment method of the next try. Call with the row locked.
+pub async fn update_for_retry(
+    db: &mut PgConnection,
+    id: OrderId,
+    payment_method: &str,
+    hold_expires_at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let updated =
+        sqlx::query!("UPDATE orders SET payment_method = $2, hold_expires_at = $3 WHERE id = $1", id as _, payment_method, hold_expires_at);
+    expect_one(updated.execute(db).await?.rows_affected(), "order")
+}
+
+/// Sends an order somewhere else. Call with the row locked.
+pub async fn update_address(
+    db: &mut PgConnection,
+    id: OrderId,
+    address: AddressId,
+    delivery_note_sealed: Option<&[u8]>,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE orders SET address_id = $2, delivery_note_sealed = coalesce($3, delivery_note_sealed), version = version + 1, updated_at = $4
+          WHERE id = $1",
+        id as _,
+        address as _,
+        delivery_note_sealed,
+        at,
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "order")
+}
+
+/// Notes the parcel's number. Call with the row locked.
+pub async fn update_tracking_number(db: &mut PgConnection, id: OrderId, tracking_number: &str) -> Result<(), StoreError> {
+    let updated = sqlx::query!("UPDATE orders SET tracking_number = $2 WHERE id = $1", id as _, tracking_number);
+    expect_one(updated.execute(db).await?.rows_affected(), "order")
+}
+
+pub struct NewOrder<'a> {
+    pub id: OrderId,
+    pub number: String,
+    pub customer: CustomerId,
+    pub total: Money,
+    pub mutation: &'static str,
+    pub idempotency_key: Uuid,
+    pub request_hash: &'a [u8],
+    pub address: Option<AddressId>,
+    pub delivery_note_sealed: Option<&'a [u8]>,
+    pub payment_method: &'a str,
+    pub hold_expires_at: DateTime<Utc>,
+}
+
+pub struct NewLine {
+    pub product: ProductId,
+    pub flash_sale: Option<FlashSaleId>,
+    pub title: String,
+    pub quantity: i32,
+    pub unit_price_minor: i64,
+}
+
+/// Inserts an order that awaits payment, with its lines and the first line of its history. Its units are claimed next, in the
+/// same transaction.
+pub async fn insert(db: &mut PgConnection, order: &NewOrder<'_>, lines: &[NewLine], at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO orders (id, number, customer_id, status, version, total_minor, currency, mutation, idempotency_key, request_hash,
+                             address_id, delivery_note_sealed, payment_method, hold_expires_at, created_at, updated_at)
+         VALUES ($1, $2, $3, 'AWAITING_PAYMENT', 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
+        order.id as _,
+        order.number,
+        order.customer as _,
+        order.total.minor,
+        order.total.currency as _,
+        order.mutation,
+        order.idempotency_key,
+        order.request_hash,
+        order.address as _,
+        order.delivery_note_sealed,
+        order.payment_method,
+        order.hold_expires_at,
+        at,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO order_line (order_id, position, product_id, flash_sale_id, title, quantity, unit_price_minor)
+         SELECT $1, l.position, l.product_id, l.flash_sale_id, l.title, l.quantity, l.unit_price_minor
+           FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::bigint[]) WITH ORDINALITY
+                AS l (product_id, flash_sale_id, title, quantity, unit_price_minor, position)",
+        order.id as _,
+        &lines.iter().map(|line| line.product.0).collect::<Vec<_>>(),
+        &lines.iter().map(|line| line.flash_sale).collect::<Vec<_>>() as _,
+        &lines.iter().map(|line| line.title.clone()).collect::<Vec<_>>(),
+        &lines.iter().map(|line| line.quantity).collect::<Vec<_>>(),
+        &lines.iter().map(|line| line.unit_price_minor).collect::<Vec<_>>(),
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("INSERT INTO order_event (order_id, version, status, at) VALUES ($1, 1, 'AWAITING_PAYMENT', $2)", order.id as _, at)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The order that a key made, with the hash of what was asked for under it.
+pub async fn find_by_key(
+    db: &mut PgConnection,
+    customer: CustomerId,
+    mutation: &str,
+    key: Uuid,
+) -> Result<Option<(OrderId, Vec<u8>)>, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT id AS "id: OrderId", request_hash FROM orders WHERE customer_id = $1 AND mutation = $2 AND idempotency_key = $3"#,
+        customer as _,
+        mutation,
+        key,
+    );
+    Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.request_hash)))
+}
+
+/// Orders that have been in a state since before `horizon`, locked; those that others have locked are left to them.
+pub async fn lock_since(db: &mut PgConnection, status: OrderStatus, horizon: DateTime<Utc>, limit: i64) -> Result<Vec<Order>, StoreError> {
+    let orders = select_orders!(
+        "WHERE o.status = $1 AND o.updated_at <= $2 ORDER BY o.created_at DESC, o.id DESC LIMIT $3 FOR UPDATE SKIP LOCKED",
+        status as _,
+        horizon,
+        limit,
+    );
+    Ok(orders.fetch_all(db).await?)
 }

@@ -18,16 +18,19 @@ const ENVELOPE_VERSION: u64 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Queue {
     Payment,
+    /// Money that goes back.
+    Compensation,
     Mail,
 }
 
 impl Queue {
-    pub const ALL: [Self; 2] = [Self::Payment, Self::Mail];
+    pub const ALL: [Self; 3] = [Self::Payment, Self::Compensation, Self::Mail];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Payment => "payment",
+            Self::Compensation => "compensation",
             Self::Mail => "mail",
         }
     }

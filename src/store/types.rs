@@ -11,12 +11,12 @@ use uuid::Uuid;
 use crate::domain::{
     customer::{Locale, Role},
     ids::{
-        AddressId, CategoryId, CustomerId, DeadLetterId, FlashSaleId, MailId, OneTimeTokenId, OrderId, PaymentId, ProductId, SessionId,
-        StockMovementId,
+        AddressId, CategoryId, CustomerId, DeadLetterId, FlashSaleId, MailId, OneTimeTokenId, OrderId, PaymentId, ProductId, RefundId,
+        SessionId, StockMovementId,
     },
     money::Currency,
     order::{OrderEventReason, OrderStatus},
-    payment::PaymentStatus,
+    payment::{PaymentStatus, RefundStatus},
     stock::StockMovementKind,
 };
 
@@ -59,6 +59,7 @@ as_uuid!(
     OrderId,
     PaymentId,
     ProductId,
+    RefundId,
     SessionId,
     StockMovementId,
 );
@@ -95,4 +96,4 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Currency, Locale, OrderEventReason, OrderStatus, PaymentStatus, Role, StockMovementKind);
+as_text!(Currency, Locale, OrderEventReason, OrderStatus, PaymentStatus, RefundStatus, Role, StockMovementKind);

@@ -1,6 +1,7 @@
 //! The end of a hold: units come back exactly once.
 
 use serde_json::json;
+use whitemonday::simulator::{Fault, FaultScript, Operation};
 
 use crate::support::TestApp;
 
@@ -63,24 +64,33 @@ async fn two_sweeps_at_once_release_each_order_once() {
 }
 
 #[tokio::test]
-async fn an_order_whose_charge_is_under_way_does_not_expire() {
+async fn an_order_whose_charge_is_under_way_is_expiring_until_the_provider_has_spoken() {
+    for (answer, status, free) in [(None, "PAID", 0), (Some(Fault::Decline { decline_code: None }), "EXPIRED", 1)] {
+        expires_under_way(answer, status, free).await;
+    }
+}
+
+async fn expires_under_way(answer: Option<Fault>, status: &str, free: i64) {
     let test = TestApp::start().await;
     let sale = test.open_sale(1, 1).await;
     let ann = test.customer().await;
     let order = ann.must_buy(sale, 1, json!({})).await;
-    let hold = whitemonday::simulator::FaultScript::always(
-        whitemonday::simulator::Operation::ConfirmIntent,
-        whitemonday::simulator::Fault::HoldBefore,
-    );
-    test.simulator.simulator.script(hold).unwrap();
+    let provider = &test.simulator.simulator;
+    provider.script(FaultScript::always(Operation::CreateIntent, Fault::HoldBefore)).unwrap();
     test.start_jobs();
-    test.simulator.simulator.wait_for_held(1).await;
+    provider.wait_for_held(1).await;
 
+    // Whoever leads, this call or the job, has ended the hold when this one returns.
     test.execute(END_ALL_HOLDS).await;
-    assert_eq!(test.expire_due().await, 0);
-    test.simulator.simulator.clear_faults();
+    test.expire_due().await;
+    assert_eq!(ann.order(&order).await["status"], "EXPIRING");
+    assert_eq!(test.free_units(sale).await, 0, "its units are still its own");
+    provider.clear_faults();
+    if let Some(answer) = answer {
+        provider.script(FaultScript::always(Operation::ConfirmIntent, answer)).unwrap();
+    }
 
-    ann.until_order_is(&order, "PAID").await;
-    assert_eq!(test.free_units(sale).await, 0);
+    ann.until_order_is(&order, status).await;
+    assert_eq!(test.free_units(sale).await, free);
     test.finish().await;
 }

@@ -6,16 +6,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Mutex;
 
 use crate::{
     app::App,
     domain::ids::{CustomerId, FlashSaleId},
     services::ServiceError,
-    store::{self, flash_sale::FlashSale},
+    store::{self, StoreError, flash_sale::FlashSale},
 };
 
 /// A flag that could not be read anew for this long is not believed.
@@ -24,8 +25,8 @@ const MAX_AGE: TimeDelta = TimeDelta::seconds(3);
 #[derive(Default)]
 pub struct SoldOutSales {
     flags: RwLock<HashMap<FlashSaleId, Arc<Flag>>>,
-    /// Sales that somebody is looking at just now: one look serves all.
-    looking: Mutex<HashSet<FlashSaleId>>,
+    /// Sales that somebody has looked at, each with the right to look: one look at a time serves all.
+    turns: RwLock<HashMap<FlashSaleId, Arc<Mutex<()>>>>,
 }
 
 struct Flag {
@@ -45,6 +46,20 @@ impl SoldOutSales {
         (is_fresh && now < flag.sale.closes_at && !flag.buyers.contains(&customer)).then(|| flag.sale.clone())
     }
 
+    /// Waits for the look that is under way at this sale, if there is one. In the moment in which the last unit goes, its buyers
+    /// wait here for the flag; each of them would otherwise search all units for a free one. False when nobody has ever looked.
+    pub async fn looked(&self, sale: FlashSaleId) -> bool {
+        let turn = self.turns.read().unwrap_or_else(PoisonError::into_inner).get(&sale).cloned();
+        if let Some(turn) = &turn {
+            drop(turn.lock().await);
+        }
+        turn.is_some()
+    }
+
+    fn turn(&self, sale: FlashSaleId) -> Arc<Mutex<()>> {
+        self.turns.write().unwrap_or_else(PoisonError::into_inner).entry(sale).or_default().clone()
+    }
+
     fn flag(&self, sale: FlashSaleId) -> Option<Arc<Flag>> {
         self.flags.read().unwrap_or_else(PoisonError::into_inner).get(&sale).cloned()
     }
@@ -62,23 +77,30 @@ impl SoldOutSales {
     }
 }
 
-/// Looks whether the sale is sold out, and sets or clears its flag. Returns at once when somebody is looking already.
-pub async fn look(app: &App, sale: FlashSaleId) -> Result<(), ServiceError> {
-    let Some(_turn) = Turn::take(&app.sold_out, sale) else { return Ok(()) };
+/// Looks whether the sale is sold out, and sets or clears its flag; the sale, if it is. A look that somebody began after this
+/// was asked for will do.
+pub async fn look(app: &App, sale: FlashSaleId) -> Result<Option<FlashSale>, ServiceError> {
+    let asked_at = app.clock.now();
+    let turn = app.sold_out.turn(sale);
+    let _turn = turn.lock().await;
     let known = app.sold_out.flag(sale);
+    if let Some(flag) = known.as_ref().filter(|flag| flag.read_at > asked_at) {
+        return Ok(Some(flag.sale.clone()));
+    }
     let read_at = app.clock.now();
     let mut db = app.db.acquire().await?;
     let snapshot = store::flash_sale::find_sold_out(&mut db, sale, known.as_ref().map(|flag| flag.orders)).await?;
-    let flag = snapshot.and_then(|snapshot| {
-        let buyers = match snapshot.buyers {
-            Some(buyers) => Arc::new(buyers.into_iter().collect()),
-            None => known?.buyers.clone(),
-        };
-        Some(Flag { sale: snapshot.sale, buyers, orders: snapshot.orders, read_at })
-    });
-    let is_over = flag.as_ref().is_some_and(|flag| read_at >= flag.sale.closes_at);
-    app.sold_out.set(sale, flag.filter(|_| !is_over));
-    Ok(())
+    let Some(snapshot) = snapshot.filter(|snapshot| read_at < snapshot.sale.closes_at) else {
+        app.sold_out.set(sale, None);
+        return Ok(None);
+    };
+    let buyers = match (snapshot.buyers, known) {
+        (Some(buyers), _) => Arc::new(buyers.into_iter().collect()),
+        (None, Some(known)) => known.buyers.clone(),
+        (None, None) => return Err(StoreError::Missing("buyers of a sale that is looked at for the first time").into()),
+    };
+    app.sold_out.set(sale, Some(Flag { sale: snapshot.sale.clone(), buyers, orders: snapshot.orders, read_at }));
+    Ok(Some(snapshot.sale))
 }
 
 /// Reads every flag anew. A failure leaves the flags to grow too old.
@@ -87,23 +109,4 @@ pub async fn look_again(app: &App) -> Result<(), ServiceError> {
         look(app, sale).await?;
     }
     Ok(())
-}
-
-/// The right to look at a sale; given back when dropped.
-struct Turn<'a> {
-    sales: &'a SoldOutSales,
-    sale: FlashSaleId,
-}
-
-impl<'a> Turn<'a> {
-    fn take(sales: &'a SoldOutSales, sale: FlashSaleId) -> Option<Self> {
-        let is_first = sales.looking.lock().unwrap_or_else(PoisonError::into_inner).insert(sale);
-        is_first.then_some(Self { sales, sale })
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.sales.looking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.sale);
-    }
 }
