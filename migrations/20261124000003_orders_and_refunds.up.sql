@@ -22,6 +22,8 @@ CREATE TABLE refund (
     currency           text        NOT NULL CONSTRAINT refund_currency_form CHECK (currency ~ '^[A-Z]{3}$'),
     -- For people; never personal data.
     reason             text        CONSTRAINT refund_reason_length CHECK (length(reason) BETWEEN 1 AND 500),
+    -- The goods are back: they can be sold again once the money has gone.
+    restock            boolean     NOT NULL DEFAULT false,
     provider_reference text        CONSTRAINT refund_provider_reference_unique UNIQUE,
     created_at         timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL

@@ -92,8 +92,9 @@ pub struct Shared {
     pub process: Uuid,
     pub order_feed: Arc<OrderFeed>,
     pub sale_feed: SaleFeed,
-    /// Rung after a commit that queued a payment or a mail; the runners poll as well, for other processes' messages.
+    /// Rung after a commit that queued a payment, a refund or a mail; the runners poll as well, for other processes' messages.
     pub payments_waiting: Arc<Notify>,
+    pub refunds_waiting: Arc<Notify>,
     pub mail_waiting: Arc<Notify>,
 }
 
@@ -137,6 +138,7 @@ impl App {
             order_feed: Arc::default(),
             sale_feed: SaleFeed::default(),
             payments_waiting: Arc::default(),
+            refunds_waiting: Arc::default(),
             mail_waiting: Arc::default(),
             config,
         };

@@ -1,6 +1,7 @@
 //! The commands: parsing and wiring only. What they do lives in services, jobs and http.
 
 mod audit;
+mod dead_letters;
 mod demo;
 mod duration;
 mod keys;
@@ -59,6 +60,9 @@ enum Command {
     /// Make the secrets that a production configuration needs
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Look at messages that no worker could use, send them again, or discard them
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Check every invariant of the data; exit code 1 when one is broken
     Audit(audit::AuditArgs),
     /// Fire a flash sale's buyers at a server, and prove that nothing was oversold, lost, doubled or over a limit
@@ -117,6 +121,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(args) => staff::token(args).await?,
         Command::GrantRole(args) => staff::grant_role(args).await?,
         Command::Keys(keys::KeysCommand::Generate) => keys::generate(),
+        Command::DeadLetters(command) => dead_letters::run(command).await?,
         Command::Audit(args) => return audit::run(args).await,
         Command::Stampede(args) => return Box::pin(stampede::run(args)).await,
         Command::PaymentSimulator(args) => payment_simulator::run(args).await?,

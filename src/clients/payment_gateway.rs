@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use answer::send;
+use answer::{send, send_refund};
 
 /// The shapes below are those of this version, whatever the account's default is.
 const API_VERSION: &str = "2025-03-31.basil";
@@ -59,6 +59,17 @@ pub struct NewIntent<'a> {
     pub payment_method: &'a str,
     pub order_id: Uuid,
     pub attempt_id: Uuid,
+}
+
+/// What a new refund is of. Two calls with one key must carry the same.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRefund<'a> {
+    /// The provider's id of the payment.
+    pub intent: &'a str,
+    /// In the currency's minor unit.
+    pub amount_minor: i64,
+    pub refund_id: Uuid,
+    pub order_id: Uuid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -211,6 +222,18 @@ impl PaymentGateway {
         send(self.post(self.intent_url(id, &["cancel"])?, key).form(&[EXPAND])).await
     }
 
+    /// Gives money back; the provider's id of the refund. Idempotent by `key`; the provider refuses more than was captured.
+    #[tracing::instrument(name = "gateway.create_refund", skip_all)]
+    pub async fn create_refund(&self, key: &str, new: &NewRefund<'_>) -> Result<String, GatewayError> {
+        let form = [
+            ("payment_intent", new.intent.to_owned()),
+            ("amount", new.amount_minor.to_string()),
+            ("metadata[refund_id]", new.refund_id.to_string()),
+            ("metadata[order_id]", new.order_id.to_string()),
+        ];
+        send_refund(self.post(self.url_of("refunds", &[]), key).form(&form)).await
+    }
+
     fn post(&self, url: Url, key: &str) -> RequestBuilder {
         self.http.post(url).header("idempotency-key", key)
     }
@@ -224,10 +247,14 @@ impl PaymentGateway {
     }
 
     fn url(&self, tail: &[&str]) -> Url {
+        self.url_of("payment_intents", tail)
+    }
+
+    fn url_of(&self, kind: &str, tail: &[&str]) -> Url {
         let mut url = self.base_url.clone();
         // It fails for addresses like `mailto:` only, which `new` refuses.
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["v1", "payment_intents"]).extend(tail);
+            segments.pop_if_empty().extend(["v1", kind]).extend(tail);
         }
         url
     }

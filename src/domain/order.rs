@@ -60,20 +60,10 @@ impl OrderStatus {
         }
     }
 
-    /// The order's units are its own: they come back when it leaves these states.
+    /// `cancelOrder` works.
     #[must_use]
-    pub const fn holds_units(self) -> bool {
-        matches!(
-            self,
-            Self::AwaitingPayment
-                | Self::Expiring
-                | Self::Cancelling
-                | Self::Paid
-                | Self::Preparing
-                | Self::Shipped
-                | Self::Delivered
-                | Self::ReturnRequested
-        )
+    pub const fn is_cancellable(self) -> bool {
+        matches!(self, Self::AwaitingPayment | Self::PaymentFailed | Self::Paid | Self::Preparing)
     }
 
     /// It is not paid yet and may still be, by a payment that is under way or due.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{clean_up, expire_holds, make_units, runner::guarded};
+use super::{clean_up, expire_holds, make_units, runner::guarded, send_due};
 use crate::{
     app::App,
     services::{
@@ -51,6 +51,7 @@ impl Lead {
         }
         let Some(term) = self.term else { return Ok(()) };
         guarded("expire_holds", expire_holds::run(&self.app, term)).await;
+        guarded("send_due", send_due::run(&self.app, term)).await;
         guarded("make_units", make_units::run(&self.app)).await;
         if is_due(self.cleaned_at, CLEAN_UP_EVERY) && guarded("clean_up", clean_up::run(&self.app)).await {
             self.cleaned_at = Some(Instant::now());

@@ -3,7 +3,9 @@
 //! | job | trigger | what it does |
 //! | --- | --- | --- |
 //! | payment.rs | queue `payment` | charges orders and settles them |
+//! | compensation.rs | queue `compensation` | gives money back |
 //! | mail.rs | queue `mail` | sends mails |
+//! | `send_due.rs` | every second | puts work that had failed back into its queue |
 //! | `expire_holds.rs` | every second | gives the units of unpaid orders back |
 //! | `clean_up.rs` | every hour | forgets idempotency keys after a week |
 //!
@@ -22,6 +24,7 @@
 
 mod bell;
 mod clean_up;
+mod compensation;
 mod expire_holds;
 mod follow_clock;
 mod leader;
@@ -29,6 +32,7 @@ mod mail;
 mod make_units;
 mod payment;
 mod runner;
+mod send_due;
 
 use std::time::Duration;
 
@@ -43,6 +47,7 @@ use crate::{
 pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
     let app = app.for_jobs();
     tasks.spawn(payment::run(app.clone(), stop.clone()));
+    tasks.spawn(compensation::run(app.clone(), stop.clone()));
     tasks.spawn(mail::run(app.clone(), stop.clone()));
     tasks.spawn(leader::run(app, stop.clone()));
 }

@@ -117,15 +117,15 @@ impl QueueRunner {
         for message in messages {
             match message {
                 Ok(delivery) => deliveries.push(delivery),
-                Err(unreadable) => {
+                Err(dead) => {
                     tracing::error!(
-                        queue = %unreadable.queue,
-                        message = unreadable.message_id,
-                        reason = unreadable.reason,
+                        queue = %dead.queue,
+                        message = dead.message_id,
+                        reason = dead.reason,
                         "a message cannot be read: it is a dead letter now"
                     );
                     // Its neighbours go on when even that fails; it comes again.
-                    guarded("dead letter", services::dead_letter::bury(&self.app, &unreadable)).await;
+                    guarded("dead letter", services::dead_letter::bury(&self.app, &dead)).await;
                 }
             }
         }

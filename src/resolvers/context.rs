@@ -37,6 +37,12 @@ pub trait ContextExt<'a> {
         self.viewer().ok_or_else(|| Error::from(ApiError::Unauthenticated))
     }
 
+    /// The signed-in member of staff; FORBIDDEN for customers.
+    fn staff(&self) -> Result<Viewer> {
+        let viewer = self.signed_in()?;
+        if viewer.role.is_staff() { Ok(viewer) } else { Err(ApiError::Forbidden.into()) }
+    }
+
     /// Whether the caller is staff.
     fn is_staff(&self) -> bool {
         self.viewer().is_some_and(|viewer| viewer.role.is_staff())

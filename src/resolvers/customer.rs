@@ -5,9 +5,11 @@ use zeroize::Zeroizing;
 
 use super::{
     address::Address,
+    connection::page_cost,
     context::ContextExt,
     errors::{UserError, UserErrorCode},
     loaders::AddressesOf,
+    order::list::{self, OrderConnection, OrderFilter},
     scalars::DateTime,
 };
 use crate::{
@@ -59,6 +61,18 @@ impl Customer {
     async fn addresses(&self, ctx: &Context<'_>) -> Result<Vec<Address>> {
         let addresses = ctx.loader().load_one(AddressesOf(self.0.id)).await?.unwrap_or_default();
         Ok(addresses.into_iter().map(Address).collect())
+    }
+
+    /// The orders, newest first.
+    #[graphql(complexity = "page_cost(first, child_complexity)")]
+    async fn orders(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "1 to 100; 20 when left out.")] first: Option<i32>,
+        after: Option<String>,
+        filter: Option<OrderFilter>,
+    ) -> Result<Option<OrderConnection>> {
+        Ok(Some(list::page(ctx, Some(self.0.id), first, after, filter).await?))
     }
 
     async fn created_at(&self) -> DateTime {

@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiError {
     Unauthenticated,
+    /// Signed in, and not allowed to.
+    Forbidden,
     /// A value that the schema allows and the server does not.
     BadRequest(&'static str),
     TooComplex,
@@ -33,6 +35,7 @@ impl ApiError {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::Forbidden => "FORBIDDEN",
             Self::BadRequest(_) => "BAD_REQUEST",
             Self::TooComplex => "TOO_COMPLEX",
             Self::RateLimited { .. } => "RATE_LIMITED",
@@ -45,6 +48,7 @@ impl ApiError {
     pub const fn message(self) -> &'static str {
         match self {
             Self::Unauthenticated => "Sign in: this needs a valid access token.",
+            Self::Forbidden => "This is for staff.",
             Self::BadRequest(message) | Self::Unavailable(message) => message,
             Self::TooComplex => "The operation asks for too much at once.",
             Self::RateLimited { .. } => "Too many tries: wait for retryAfterMs.",

@@ -8,10 +8,10 @@ use sqlx::{Postgres, pool::PoolConnection};
 use super::errors::ApiError;
 use crate::{
     app::App,
-    domain::ids::{AddressId, CategoryId, CustomerId, FlashSaleId, OrderId, PaymentId, ProductId},
+    domain::ids::{AddressId, CategoryId, CustomerId, FlashSaleId, OrderId, PaymentId, ProductId, RefundId},
     store::{
         self, StoreError, address::Address, category::Category, customer::Customer, flash_sale::FlashSale, order::Order, order::OrderEvent,
-        order::OrderLine, payment::Payment, product::Product,
+        order::OrderLine, payment::Payment, product::Product, refund::Refund,
     },
 };
 
@@ -44,6 +44,8 @@ pub struct LinesOf(pub OrderId);
 pub struct EventsOf(pub OrderId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PaymentsOf(pub OrderId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RefundsOf(pub PaymentId);
 
 /// A failed read, shared by all fields that waited for it; logged already.
 #[derive(Clone, Debug)]
@@ -100,6 +102,11 @@ loader!(ProductId => Product, |self, keys, db| one_each(store::product::list_by_
 loader!(CustomerId => Customer, |self, keys, db| one_each(store::customer::list_by_ids(db, keys).await?, |row| row.id));
 loader!(AddressId => Address, |self, keys, db| one_each(store::address::list_by_ids(db, keys).await?, |row| row.id));
 loader!(OrderId => Order, |self, keys, db| one_each(store::order::list_by_ids(db, keys).await?, |row| row.id));
+loader!(RefundId => Refund, |self, keys, db| one_each(store::refund::list_by_ids(db, keys).await?, |row| row.id));
+loader!(RefundsOf => Vec<Refund>, |self, keys, db| {
+    let payments: Vec<PaymentId> = keys.iter().map(|key| key.0).collect();
+    many_each(store::refund::list_for_payments(db, &payments).await?, |row| Some(RefundsOf(row.payment_id)))
+});
 loader!(PaymentId => Payment, |self, keys, db| one_each(store::payment::list_by_ids(db, keys).await?, |row| row.id));
 /// Sales that are on are in memory already.
 impl Loader<FlashSaleId> for StoreLoader {

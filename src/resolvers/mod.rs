@@ -4,10 +4,12 @@
 //! A resolver is: parse → viewer → one service call → payload.
 
 mod address;
+mod admin;
 mod category;
 mod connection;
 pub mod context;
 mod customer;
+mod dead_letter;
 mod documents;
 pub mod errors;
 mod flash_sale;
@@ -32,6 +34,7 @@ const MAX_COMPLEXITY: usize = 2_500;
 #[derive(MergedObject, Default)]
 pub struct Query(
     node::NodeQuery,
+    admin::AdminRoot,
     category::CategoryQuery,
     customer::CustomerQuery,
     flash_sale::FlashSaleQuery,
@@ -40,7 +43,14 @@ pub struct Query(
 );
 
 #[derive(MergedObject, Default)]
-pub struct Mutation(customer::CustomerMutation, session::SessionMutation, address::AddressMutation, flash_sale::FlashSaleMutation);
+pub struct Mutation(
+    customer::CustomerMutation,
+    session::SessionMutation,
+    address::AddressMutation,
+    flash_sale::FlashSaleMutation,
+    order::OrderMutation,
+    dead_letter::DeadLetterMutation,
+);
 
 #[derive(MergedSubscription, Default)]
 pub struct Subscription(order::OrderSubscription, flash_sale::FlashSaleSubscription);

@@ -7,9 +7,10 @@ use super::{
     category::{self, Category},
     context::ContextExt,
     customer::{self, Customer},
+    dead_letter::{self, DeadLetter},
     flash_sale::{self, FlashSale},
     order::{self, Order},
-    payment::{self, Payment},
+    payment::{self, Payment, Refund},
     product::{self, Product},
     scalars::DateTime,
 };
@@ -21,10 +22,12 @@ pub enum Node {
     Address(Address),
     Category(Category),
     Customer(Customer),
+    DeadLetter(DeadLetter),
     FlashSale(FlashSale),
     Order(Order),
     Payment(Payment),
     Product(Product),
+    Refund(Refund),
 }
 
 #[derive(Default)]
@@ -40,6 +43,8 @@ impl NodeQuery {
             "addr" => address::find(ctx, id).await?.map(Node::Address),
             "cat" => category::find(ctx, id).await?.map(Node::Category),
             "cust" => customer::find(ctx, id).await?.map(Node::Customer),
+            "dead" => dead_letter::find(ctx, id).await?.map(Node::DeadLetter),
+            "refund" => payment::find_refund(ctx, id).await?.map(Node::Refund),
             "sale" => flash_sale::find(ctx, id).await?.map(Node::FlashSale),
             "ord" => order::find(ctx, id).await?.map(Node::Order),
             "pay" => payment::find(ctx, id).await?.map(Node::Payment),

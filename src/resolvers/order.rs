@@ -1,5 +1,8 @@
 //! Orders as their owner (and staff) see them, and their live status.
 
+pub mod list;
+mod mutation;
+
 use std::{collections::HashMap, time::Duration};
 
 use async_graphql::{Context, Enum, ID, Object, Result, SimpleObject, Subscription};
@@ -30,6 +33,8 @@ use crate::{
     store::{self, StoreError},
 };
 
+pub use self::mutation::OrderMutation;
+
 #[derive(Clone)]
 pub struct Order(pub store::order::Order);
 
@@ -57,6 +62,11 @@ impl Order {
     /// For its owner and for staff.
     async fn customer(&self, ctx: &Context<'_>) -> Result<Option<Customer>> {
         Ok(ctx.loader().load_one(self.0.customer_id).await?.map(Customer))
+    }
+
+    /// Why it is `IN_REVIEW`; for staff.
+    async fn review_reason(&self, ctx: &Context<'_>) -> Option<&str> {
+        self.0.review_reason.as_deref().filter(|_| ctx.is_staff())
     }
 
     async fn lines(&self, ctx: &Context<'_>) -> Result<Vec<OrderLine>> {
@@ -107,6 +117,21 @@ impl Order {
     /// most. It stays as it was afterwards: look at `status` first.
     async fn hold_expires_at(&self) -> Option<DateTime> {
         self.0.hold_ends_at.map(Into::into)
+    }
+
+    /// The parcel's, once it is shipped.
+    async fn tracking_number(&self) -> Option<&str> {
+        self.0.tracking_number.as_deref()
+    }
+
+    /// True when `cancelOrder` would be accepted now.
+    async fn cancellable(&self) -> bool {
+        self.0.status.is_cancellable()
+    }
+
+    /// True when `requestReturn` would be accepted now.
+    async fn returnable(&self) -> bool {
+        self.0.state().may_become(domain::order::OrderStatus::ReturnRequested)
     }
 
     async fn created_at(&self) -> DateTime {

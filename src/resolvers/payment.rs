@@ -4,11 +4,16 @@ use async_graphql::{Context, Enum, ID, Object, Result};
 
 use super::{
     context::ContextExt,
+    loaders::RefundsOf,
     order,
     scalars::{DateTime, Money},
 };
 use crate::{
-    domain::{self, ids::PaymentId, money},
+    domain::{
+        self,
+        ids::{PaymentId, RefundId},
+        money,
+    },
     store,
 };
 
@@ -63,6 +68,12 @@ impl Payment {
         self.0.calls
     }
 
+    /// Oldest first.
+    async fn refunds(&self, ctx: &Context<'_>) -> Result<Vec<Refund>> {
+        let refunds = ctx.loader().load_one(RefundsOf(self.0.id)).await?.unwrap_or_default();
+        Ok(refunds.into_iter().map(Refund).collect())
+    }
+
     async fn created_at(&self) -> DateTime {
         self.0.created_at.into()
     }
@@ -94,6 +105,55 @@ pub enum PaymentStatus {
     PartlyRefunded,
     /// All of the money is back.
     Refunded,
+}
+
+#[derive(Clone)]
+pub struct Refund(pub store::refund::Refund);
+
+/// Money on its way back.
+#[Object]
+impl Refund {
+    pub(super) async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    async fn status(&self) -> RefundStatus {
+        self.0.status.into()
+    }
+
+    async fn amount(&self) -> Money {
+        self.0.amount().into()
+    }
+
+    async fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    async fn created_at(&self) -> DateTime {
+        self.0.created_at.into()
+    }
+}
+
+/// Where a refund stands.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "domain::payment::RefundStatus")]
+pub enum RefundStatus {
+    /// The provider is being asked.
+    Requested,
+    /// The money is on its way back.
+    Succeeded,
+    /// It cannot go back this way.
+    Failed,
+    /// The provider's answer was lost; it is being asked again.
+    Unknown,
+}
+
+/// The refund of a global id, if the caller may see its order.
+pub async fn find_refund(ctx: &Context<'_>, id: &str) -> Result<Option<Refund>> {
+    let Some(id) = RefundId::parse(id) else { return Ok(None) };
+    let Some(refund) = ctx.loader().load_one(id).await? else { return Ok(None) };
+    let order = order::find(ctx, &refund.order_id.to_string()).await?;
+    Ok(order.map(|_| Refund(refund)))
 }
 
 /// The payment of a global id, if the caller may see its order.

@@ -16,6 +16,8 @@ pub mod order;
 pub mod order_feed;
 pub mod payment;
 pub mod purchase;
+pub mod refund;
+pub mod retry;
 pub mod sale_feed;
 pub mod seed;
 pub mod session;

@@ -1,18 +1,37 @@
-//! Orders: the one function that moves them, and the end of their holds.
+//! Orders: the one function that moves them, the frame of every change that somebody asks for, and the end of their holds.
+//!
+//! What customers and staff ask for is in the files below; each begins with [`Change::begin`] and ends with `finish`.
 
-use sqlx::PgConnection;
+mod cancel;
+mod fulfil;
+mod retry;
+mod returns;
+mod shipping;
 
-use super::{ServiceError, leader::Term};
+use sqlx::{PgConnection, Postgres, Transaction};
+use uuid::Uuid;
+
+pub use self::{
+    cancel::cancel,
+    fulfil::{mark_delivered, mark_preparing, mark_shipped},
+    retry::retry_payment,
+    returns::{approve_return, refund, reject_return, request_return},
+    shipping::set_shipping_address,
+};
+use super::{InvalidInput, ServiceError, leader::Term};
 use crate::{
     app::App,
     domain::{
-        ids::OrderId,
+        ids::{CustomerId, OrderId},
         order::{OrderEventReason, OrderStatus},
+        stock::StockMovementKind,
     },
     store::{
         self,
+        idempotency::{Earlier, Key},
         lease::LEADER,
         order::{Order, Step},
+        stock::Claim,
     },
 };
 
@@ -20,10 +39,10 @@ use crate::{
 pub const EXPIRY_BATCH: i64 = 100;
 
 /// Why an order moves: a code for clients, and perhaps words for people, never personal data.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reason {
     pub code: Option<OrderEventReason>,
-    pub note: Option<&'static str>,
+    pub note: Option<String>,
 }
 
 impl From<OrderEventReason> for Reason {
@@ -46,13 +65,8 @@ pub async fn transition(
     if movable.is_empty() {
         return Ok(Vec::new());
     }
-    let step = |order: &&mut Order| Step {
-        order: order.id,
-        from_version: order.version,
-        to,
-        reason: reason.code,
-        note: reason.note.map(str::to_owned),
-    };
+    let step =
+        |order: &&mut Order| Step { order: order.id, from_version: order.version, to, reason: reason.code, note: reason.note.clone() };
     let steps: Vec<Step> = movable.iter().map(step).collect();
     store::order::update_status(db, &steps, app.clock.now()).await?;
     for order in &mut movable {
@@ -62,6 +76,119 @@ pub async fn transition(
         order.version += 1;
     }
     Ok(steps.into_iter().map(|step| step.order).collect())
+}
+
+/// Who asks for a change.
+#[derive(Clone, Copy, Debug)]
+pub enum Actor {
+    /// Only for orders of their own.
+    Customer(CustomerId),
+    Staff(CustomerId),
+}
+
+impl Actor {
+    const fn id(self) -> CustomerId {
+        match self {
+            Self::Customer(id) | Self::Staff(id) => id,
+        }
+    }
+
+    const fn owner(self) -> Option<CustomerId> {
+        match self {
+            Self::Customer(id) => Some(id),
+            Self::Staff(_) => None,
+        }
+    }
+
+    const fn reason(self) -> OrderEventReason {
+        match self {
+            Self::Customer(_) => OrderEventReason::Customer,
+            Self::Staff(_) => OrderEventReason::Staff,
+        }
+    }
+
+    fn because(self, note: Option<String>) -> Reason {
+        Reason { code: Some(self.reason()), note }
+    }
+}
+
+/// What became of a change that somebody asked for.
+#[derive(Debug)]
+pub enum Changed {
+    /// Done now, or by the same request before.
+    Done(OrderId),
+    /// There is no such order, or it is not the caller's.
+    NotFound,
+    /// The state machine forbids it now.
+    WrongState,
+    KeyReused,
+    Invalid(InvalidInput),
+    NoSuchAddress,
+    /// The units could not be claimed anew.
+    NotClaimed(Claim),
+}
+
+/// The key of a change, and what was asked for under it.
+struct Request {
+    mutation: &'static str,
+    key: Uuid,
+    hash: Vec<u8>,
+}
+
+impl Request {
+    fn new(app: &App, mutation: &'static str, key: Uuid, asked_for: &impl serde::Serialize) -> Result<Self, ServiceError> {
+        Ok(Self { mutation, key, hash: app.sealing.request_fingerprint(&serde_json::to_vec(asked_for)?) })
+    }
+
+    fn key(&self, actor: Actor) -> Key<'_> {
+        Key { customer: actor.id(), mutation: self.mutation, key: self.key, request_hash: &self.hash }
+    }
+}
+
+/// A change under way: one transaction with the order's row locked. Dropped unfinished, it leaves nothing behind.
+struct Change {
+    tx: Transaction<'static, Postgres>,
+    order: [Order; 1],
+    actor: Actor,
+    request: Option<Request>,
+}
+
+impl Change {
+    /// Locks the order; the outcome at once when there is none, or when the key was used before.
+    async fn begin(app: &App, actor: Actor, id: OrderId, request: Option<Request>) -> Result<Result<Self, Changed>, ServiceError> {
+        let mut tx = app.db.begin().await?;
+        let Some(order) = store::order::lock(&mut tx, id, actor.owner()).await? else {
+            return Ok(Err(Changed::NotFound));
+        };
+        if let Some(request) = &request {
+            match store::idempotency::find(&mut tx, &request.key(actor)).await? {
+                Earlier::Same(_) => return Ok(Err(Changed::Done(id))),
+                Earlier::Different => return Ok(Err(Changed::KeyReused)),
+                Earlier::None => {}
+            }
+        }
+        Ok(Ok(Self { tx, order: [order], actor, request }))
+    }
+
+    const fn order(&self) -> &Order {
+        &self.order[0]
+    }
+
+    /// Moves the order; false when the state table forbids it.
+    async fn transition(&mut self, app: &App, to: OrderStatus, reason: Reason) -> Result<bool, ServiceError> {
+        Ok(!transition(app, &mut self.tx, &mut self.order, to, reason).await?.is_empty())
+    }
+
+    /// Remembers the key, commits, and tells who listens.
+    async fn finish(mut self, app: &App) -> Result<Changed, ServiceError> {
+        let (id, customer) = (self.order().id, self.order().customer_id);
+        if let Some(request) = &self.request {
+            store::idempotency::insert(&mut self.tx, &request.key(self.actor), id.0, app.clock.now()).await?;
+        }
+        self.tx.commit().await?;
+        app.order_feed.ring(&[(id, customer)]);
+        Ok(Changed::Done(id))
+    }
 }
 
 /// Ends holds that have run out: the orders expire, their units are free again. An order whose payment is under way is
@@ -83,7 +210,7 @@ pub async fn expire_due(app: &App, term: Term) -> Result<usize, ServiceError> {
     transition(app, &mut tx, &mut due, OrderStatus::Expiring, OrderEventReason::HoldExpired.into()).await?;
     let (waiting, mut over): (Vec<Order>, Vec<Order>) = due.into_iter().partition(|order| being_paid.contains(&order.id));
     let expired = transition(app, &mut tx, &mut over, OrderStatus::Expired, OrderEventReason::HoldExpired.into()).await?;
-    store::stock::release_units(&mut tx, &expired, app.counter_slots.expiry(), now).await?;
+    store::stock::release_units(&mut tx, &expired, StockMovementKind::Released, app.counter_slots.expiry(), now).await?;
     tx.commit().await?;
     let changed: Vec<_> = waiting.iter().chain(&over).map(|order| (order.id, order.customer_id)).collect();
     app.order_feed.ring(&changed);

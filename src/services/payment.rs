@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{ServiceError, order};
+use super::{
+    ServiceError, order,
+    refund::{self, Wanted},
+};
 use crate::{
     app::App,
     clients::payment_gateway::{GatewayError, Intent, IntentStatus, NewIntent},
@@ -16,6 +19,7 @@ use crate::{
         money::Money,
         order::{OrderEventReason, OrderStatus},
         payment::PaymentStatus,
+        stock::StockMovementKind,
     },
     store::{
         self,
@@ -42,8 +46,8 @@ pub struct Begun {
     is_noted: bool,
     /// Until then the try is this worker's; afterwards it touches the provider no more.
     deadline: DateTime<Utc>,
-    /// The hold has ended: who has not authenticated by now will not be waited for.
-    hold_is_over: bool,
+    /// The hold has ended, or the order is being called off: who has not authenticated by now will not be waited for.
+    is_unwanted: bool,
     /// How often others began it and were gone: the provider may have been called.
     resumed: i32,
 }
@@ -90,7 +94,8 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
                 begun.push(Begun {
                     delivery,
                     deadline,
-                    hold_is_over: order.and_then(|order| order.hold_ends_at).is_none_or(|end| end <= now),
+                    is_unwanted: order
+                        .is_none_or(|order| order.status == OrderStatus::Cancelling || order.hold_ends_at.is_none_or(|end| end <= now)),
                     order: payment.order_id,
                     payment: payment.id,
                     try_number: payment.try_number,
@@ -116,7 +121,7 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
                     reference: None,
                     is_noted: false,
                     deadline,
-                    hold_is_over: false,
+                    is_unwanted: false,
                     resumed: 0,
                 });
             }
@@ -137,7 +142,7 @@ enum Next<'a> {
 }
 
 fn next_step<'a>(order: Option<&'a Order>, tries: &'a [Payment], now: DateTime<Utc>) -> Next<'a> {
-    let Some(order) = order.filter(|order| order.status.is_unpaid()) else {
+    let Some(order) = order.filter(|order| order.status.is_unpaid() || order.status == OrderStatus::Cancelling) else {
         return Next::Acknowledge;
     };
     if let Some(open) = tries.iter().find(|payment| payment.status.is_open()) {
@@ -145,7 +150,9 @@ fn next_step<'a>(order: Option<&'a Order>, tries: &'a [Payment], now: DateTime<U
     }
     // A hold that is over is not charged any more: the expiry gives its units back.
     match &order.payment_method {
-        Some(method) if order.hold_ends_at.is_some_and(|end| end > now) => Next::Try { order, method: method.clone() },
+        Some(method) if order.status.is_unpaid() && order.hold_ends_at.is_some_and(|end| end > now) => {
+            Next::Try { order, method: method.clone() }
+        }
         _ => Next::Acknowledge,
     }
 }
@@ -184,7 +191,7 @@ pub async fn create_intent(app: &App, mut begun: Begun) -> Result<Begun, (Begun,
     if begun.reference.is_some() {
         return Ok(begun);
     }
-    if begun.hold_is_over {
+    if begun.is_unwanted {
         // No intent that could be confirmed is known, so no money can have moved.
         return Err((begun, Answer::Abandoned));
     }
@@ -237,7 +244,7 @@ pub async fn confirm(app: &App, begun: &Begun) -> Answer {
 async fn confirm_intent(app: &App, begun: &Begun, reference: &str) -> Answer {
     if begun.resumed > 0 {
         match app.payment_gateway.retrieve_intent(reference).await {
-            Ok(intent) if begun.hold_is_over && !is_final(intent.status) => return give_up(app, begun, reference).await,
+            Ok(intent) if begun.is_unwanted && !is_final(intent.status) => return give_up(app, begun, reference).await,
             Ok(intent) if intent.status != IntentStatus::RequiresConfirmation => return answer_of_intent(begun, intent),
             Ok(_) => {}
             Err(error) => return answer_of_error(error),
@@ -317,7 +324,12 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
     let settled = store::payment::update_results(&mut tx, &results, now).await?;
     let mut changed = store::order::update_version(&mut tx, &newly_waiting, now).await?;
     let mut by_target: BTreeMap<&str, (OrderStatus, Vec<Order>)> = BTreeMap::new();
+    let mut goes_back = Vec::new();
     for order in orders.into_iter().filter(|order| settled.contains(&order.id)) {
+        if order.status == OrderStatus::Cancelling && matches!(answers.get(&order.id), Some(Answer::Captured { .. })) {
+            goes_back.push(order);
+            continue;
+        }
         if let Some(status) = answers.get(&order.id).and_then(|answer| next_status(&order, answer)) {
             by_target.entry(status.as_str()).or_insert((status, Vec::new())).1.push(order);
         }
@@ -326,13 +338,24 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
         let moved = order::transition(app, &mut tx, orders, *status, reason(*status)).await?;
         match status {
             OrderStatus::Paid => store::stock::record_sold(&mut tx, &moved, slot, now).await?,
-            OrderStatus::PaymentFailed | OrderStatus::Expired => store::stock::release_units(&mut tx, &moved, slot, now).await?,
+            OrderStatus::PaymentFailed | OrderStatus::Expired | OrderStatus::Cancelled => {
+                store::stock::release_units(&mut tx, &moved, StockMovementKind::Released, slot, now).await?;
+            }
             _ => {}
         }
+    }
+    for order in &goes_back {
+        // The money came before the order was called off: it is sold for a moment, and comes back with its refund.
+        store::stock::record_sold(&mut tx, &[order.id], slot, now).await?;
+        refund::request(app, &mut tx, order, Wanted::default()).await?;
+        changed.extend(store::order::update_version(&mut tx, &[order.id], now).await?);
     }
     store::queue::delete(&mut tx, Queue::Payment, &done).await?;
     tx.commit().await?;
 
+    if !goes_back.is_empty() {
+        app.refunds_waiting.notify_one();
+    }
     changed.extend(by_target.values().flat_map(|(_, orders)| orders).map(|order| (order.id, order.customer_id)));
     app.order_feed.ring(&changed);
     Ok(())
@@ -349,7 +372,8 @@ fn next_status(order: &Order, answer: &Answer) -> Option<OrderStatus> {
         (Answer::Captured { .. }, _) => Some(OrderStatus::Paid),
         (Answer::Declined { .. }, OrderStatus::AwaitingPayment) => Some(OrderStatus::PaymentFailed),
         (Answer::Declined { .. } | Answer::Abandoned, OrderStatus::Expiring) => Some(OrderStatus::Expired),
-        (Answer::Mismatch, status) if status.is_unpaid() => Some(OrderStatus::InReview),
+        (Answer::Declined { .. } | Answer::Abandoned, OrderStatus::Cancelling) => Some(OrderStatus::Cancelled),
+        (Answer::Mismatch, status) if status.is_unpaid() || status == OrderStatus::Cancelling => Some(OrderStatus::InReview),
         _ => None,
     }
 }

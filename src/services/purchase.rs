@@ -31,10 +31,10 @@ use crate::{
 };
 
 /// Waits before a claim that found the last units locked is repeated.
-const CONTENTION_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(50)];
+pub const CONTENTION_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(50)];
 /// A sale is refused as not open from memory only until shortly before its opening: clocks differ a little.
 const OPENING_MARGIN: TimeDelta = TimeDelta::milliseconds(250);
-const MAX_NOTE_CHARACTERS: usize = 500;
+pub const MAX_NOTE_CHARACTERS: usize = 500;
 const MAX_PAYMENT_METHOD_BYTES: usize = 255;
 
 /// As the client sent it.
@@ -132,12 +132,19 @@ struct Checked {
     note: Option<String>,
 }
 
+/// The provider's token of a card or wallet must look like one.
+///
+/// # Errors
+/// When it does not.
+pub fn check_payment_method(method: &str) -> Result<(), InvalidInput> {
+    let is_token = (1..=MAX_PAYMENT_METHOD_BYTES).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_graphic());
+    let invalid = InvalidInput::new(&["paymentMethod"], "The payment provider's token: 1 to 255 printable ASCII characters.");
+    if is_token { Ok(()) } else { Err(invalid) }
+}
+
 fn checked(mut input: BuyNow) -> Result<Checked, InvalidInput> {
     let quantity = Quantity::new(input.quantity).ok_or(InvalidInput::new(&["quantity"], "1 to 999."))?;
-    let method = &input.payment_method;
-    if method.is_empty() || method.len() > MAX_PAYMENT_METHOD_BYTES || !method.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(InvalidInput::new(&["paymentMethod"], "The payment provider's token: 1 to 255 printable ASCII characters."));
-    }
+    check_payment_method(&input.payment_method)?;
     let typed = input.delivery_note.take().filter(|note| !note.trim().is_empty());
     let note = match typed {
         Some(typed) => {

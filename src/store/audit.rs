@@ -29,12 +29,12 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "I2",
-        description: "An order has as many units as its lines say, exactly while it is live or paid",
+        description: "An order has as many units as its lines say, exactly while it is live or paid (a refunded one may keep them)",
         sql: "SELECT count(*)
                 FROM order_line l
                 JOIN orders o ON o.id = l.order_id
                WHERE l.flash_sale_id IS NOT NULL
-                 AND o.status <> 'IN_REVIEW'
+                 AND o.status NOT IN ('IN_REVIEW', 'REFUNDING', 'REFUNDED', 'PARTLY_REFUNDED')
                  AND (SELECT count(*) FROM stock_unit u WHERE u.order_id = l.order_id AND u.sale_id = l.flash_sale_id)
                      <> CASE WHEN o.status IN ('AWAITING_PAYMENT', 'EXPIRING', 'CANCELLING', 'PAID', 'PREPARING', 'SHIPPED',
                                                'DELIVERED', 'RETURN_REQUESTED')
@@ -63,6 +63,17 @@ pub const INVARIANTS: &[Invariant] = &[
                WHERE o.status IN ('PAYMENT_FAILED', 'CANCELLED', 'EXPIRED') AND p.status IN ('CAPTURED', 'PARTLY_REFUNDED')",
     },
     Invariant {
+        name: "I7",
+        description: "Of each payment as much went back, and is on its way, as its refunds say, and no more than was captured",
+        sql: "SELECT count(*) FROM payment p
+                LEFT JOIN (SELECT payment_id, coalesce(sum(amount_minor) FILTER (WHERE status = 'SUCCEEDED'), 0) AS done,
+                                  coalesce(sum(amount_minor) FILTER (WHERE status IN ('REQUESTED', 'UNKNOWN')), 0) AS asked
+                             FROM refund GROUP BY 1) r ON r.payment_id = p.id
+               WHERE p.refunded_minor <> coalesce(r.done, 0) OR p.refunding_minor <> coalesce(r.asked, 0)
+                  OR p.refunded_minor + p.refunding_minor > p.amount_minor
+                  OR p.status = 'REFUNDED' AND p.refunded_minor <> p.amount_minor",
+    },
+    Invariant {
         name: "I8",
         description: "Every open payment has its message; every other open order has a hold that is not long over",
         sql: "SELECT count(*) FROM orders o
@@ -71,6 +82,20 @@ pub const INVARIANTS: &[Invariant] = &[
                                         WHERE p.order_id = o.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN'))
                           THEN o.id::text NOT IN (SELECT coalesce(m.message ->> 'id', '') FROM pgmq.q_payment m)
                           ELSE hold_ends_at(o) IS NULL OR hold_ends_at(o) < now() - interval '5 minutes' END",
+    },
+    Invariant {
+        name: "I8R",
+        description: "Every refund that is open has a message, a due time, or a dead letter; every order on its way back has such a refund or a payment that is still open",
+        sql: "SELECT (SELECT count(*) FROM refund r
+                       WHERE r.status IN ('REQUESTED', 'UNKNOWN')
+                         AND NOT EXISTS (SELECT 1 FROM pgmq.q_compensation m WHERE m.message ->> 'id' = r.id::text)
+                         AND NOT EXISTS (SELECT 1 FROM retry t WHERE t.queue = 'compensation' AND t.target_id = r.id AND t.due_at IS NOT NULL)
+                         AND NOT EXISTS (SELECT 1 FROM dead_letter d WHERE d.queue = 'compensation' AND d.payload ->> 'id' = r.id::text))
+                   + (SELECT count(*) FROM orders o
+                       WHERE o.status IN ('CANCELLING', 'REFUNDING')
+                         AND NOT EXISTS (SELECT 1 FROM refund r WHERE r.order_id = o.id AND r.status IN ('REQUESTED', 'UNKNOWN'))
+                         AND NOT EXISTS (SELECT 1 FROM payment p WHERE p.order_id = o.id
+                                          AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')))",
     },
     Invariant {
         name: "I9",
@@ -82,12 +107,14 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "I10",
-        description: "The counters of a sale equal a count of its units and orders",
+        description: "The counters of a sale equal a count of its units, of its orders, and of units whose order was paid for",
         sql: "SELECT count(*) FROM flash_sale_live s
                WHERE s.claimed <> (SELECT count(*) FROM stock_unit u WHERE u.sale_id = s.id AND u.order_id IS NOT NULL)
                   OR s.orders <> (SELECT count(*) FROM order_line l WHERE l.flash_sale_id = s.id)
-                  OR s.sold <> (SELECT count(*) FROM stock_unit u JOIN orders o ON o.id = u.order_id
-                                 WHERE u.sale_id = s.id AND o.status NOT IN ('AWAITING_PAYMENT', 'EXPIRING', 'IN_REVIEW'))",
+                  OR s.sold <> (SELECT count(*) FROM stock_unit u
+                                 WHERE u.sale_id = s.id
+                                   AND EXISTS (SELECT 1 FROM payment p WHERE p.order_id = u.order_id
+                                                AND p.status IN ('CAPTURED', 'PARTLY_REFUNDED', 'REFUNDED')))",
     },
     Invariant {
         name: "I11",

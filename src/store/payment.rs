@@ -19,6 +19,8 @@ pub struct Payment {
     pub amount_minor: i64,
     pub currency: Currency,
     pub refunded_minor: i64,
+    /// Asked for back, and not settled yet.
+    pub refunding_minor: i64,
     pub provider: String,
     pub provider_reference: Option<String>,
     pub payment_method: String,
@@ -46,7 +48,7 @@ pub async fn list_for_orders(db: &mut PgConnection, orders: &[OrderId]) -> Resul
     let rows = sqlx::query_as!(
         Payment,
         r#"SELECT p.id AS "id: PaymentId", p.order_id AS "order_id: OrderId", p.try_number, p.status AS "status: PaymentStatus",
-                  p.amount_minor, p.currency AS "currency: Currency", p.refunded_minor, p.provider, p.provider_reference, p.payment_method,
+                  p.amount_minor, p.currency AS "currency: Currency", p.refunded_minor, p.refunding_minor, p.provider, p.provider_reference, p.payment_method,
                   p.method_label, p.next_action_url, p.failure_code, p.calls, p.resumes, p.deadline, p.created_at, p.updated_at
              FROM unnest($1::uuid[]) AS x (order_id)
             CROSS JOIN LATERAL (SELECT * FROM payment WHERE order_id = x.order_id ORDER BY try_number) p
@@ -60,7 +62,7 @@ pub async fn list_by_ids(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec
     let rows = sqlx::query_as!(
         Payment,
         r#"SELECT id AS "id: PaymentId", order_id AS "order_id: OrderId", try_number, status AS "status: PaymentStatus", amount_minor,
-                  currency AS "currency: Currency", refunded_minor, provider, provider_reference, payment_method, method_label,
+                  currency AS "currency: Currency", refunded_minor, refunding_minor, provider, provider_reference, payment_method, method_label,
                   next_action_url, failure_code, calls, resumes, deadline, created_at, updated_at
              FROM payment
             WHERE id = ANY($1)"#,
@@ -193,4 +195,23 @@ pub async fn update_results(db: &mut PgConnection, results: &[TryResult], at: Da
         at,
     );
     Ok(orders.fetch_all(db).await?)
+}
+
+/// The order's payment whose money is, or was, ours. Call with the order's row locked.
+pub async fn find_captured(db: &mut PgConnection, order: OrderId) -> Result<Option<Payment>, StoreError> {
+    Ok(list_for_orders(db, &[order]).await?.into_iter().find(|payment| payment.status.is_captured()))
+}
+
+/// Takes open tries from a worker that only waits for the customer: whoever begins them next asks the provider at once. Call with
+/// the orders' rows locked.
+pub async fn update_given_up(db: &mut PgConnection, order: OrderId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE payment SET deadline = least(deadline, $2), next_query_at = least(next_query_at, $2)
+          WHERE order_id = $1 AND status IN ('REQUIRES_ACTION', 'UNKNOWN')",
+        order as _,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -50,23 +50,24 @@ pub struct Delivery {
     pub kind: String,
     pub id: Uuid,
     pub trace: Option<String>,
+    pub enqueued_at: DateTime<Utc>,
 }
 
-/// A message that does not say what this program can read.
-#[derive(Debug)]
-pub struct Unreadable {
-    pub queue: Queue,
-    pub message_id: i64,
-    pub deliveries: i32,
-    pub enqueued_at: DateTime<Utc>,
-    pub body: Value,
-    pub reason: String,
+impl Delivery {
+    fn body(&self) -> Value {
+        json!({ "v": ENVELOPE_VERSION, "kind": self.kind, "id": self.id, "trace": self.trace })
+    }
 }
 
 /// Appends a message; it becomes visible when the transaction commits.
 pub async fn send(db: &mut PgConnection, queue: Queue, kind: &str, id: Uuid, trace: Option<&str>) -> Result<(), StoreError> {
     let body = json!({ "v": ENVELOPE_VERSION, "kind": kind, "id": id, "trace": trace });
-    sqlx::query!("SELECT pgmq.send($1, $2::jsonb)", queue.as_str(), body).fetch_one(db).await?;
+    send_body(db, queue.as_str(), &body).await
+}
+
+/// Appends a message as it was, by the queue's name.
+pub async fn send_body(db: &mut PgConnection, queue: &str, body: &Value) -> Result<(), StoreError> {
+    sqlx::query!("SELECT pgmq.send($1, $2::jsonb)", queue, body).fetch_one(db).await?;
     Ok(())
 }
 
@@ -77,7 +78,7 @@ pub async fn read(
     queue: Queue,
     visibility: Duration,
     limit: i32,
-) -> Result<Vec<Result<Delivery, Unreadable>>, StoreError> {
+) -> Result<Vec<Result<Delivery, DeadMessage>>, StoreError> {
     let seconds = i32::try_from(visibility.as_secs()).unwrap_or(i32::MAX);
     let rows = sqlx::query!(
         r#"SELECT msg_id AS "message_id!", read_ct AS "deliveries!", enqueued_at AS "enqueued_at!", message AS "body!"
@@ -97,14 +98,15 @@ pub async fn read(
         Ok((kind, id, row["trace"].as_str().map(str::to_owned)))
     };
     let deliveries = rows.into_iter().map(|row| match parse(&row.body) {
-        Ok((kind, id, trace)) => Ok(Delivery { queue, message_id: row.message_id, kind, id, trace }),
-        Err(reason) => Err(Unreadable {
+        Ok((kind, id, trace)) => Ok(Delivery { queue, message_id: row.message_id, kind, id, trace, enqueued_at: row.enqueued_at }),
+        Err(reason) => Err(DeadMessage {
             queue,
             message_id: row.message_id,
-            deliveries: row.deliveries,
+            attempts: row.deliveries,
             enqueued_at: row.enqueued_at,
             body: row.body,
             reason,
+            last_error: None,
         }),
     });
     Ok(deliveries.collect())
@@ -118,11 +120,68 @@ pub async fn delete(db: &mut PgConnection, queue: Queue, message_ids: &[i64]) ->
     Ok(())
 }
 
+/// Counts of a queue, as they are now.
+#[derive(Clone, Debug)]
+pub struct QueueCounts {
+    pub ready: i64,
+    /// Hidden by a worker that is at it.
+    pub in_flight: i64,
+    /// Failed and due again later.
+    pub delayed: i64,
+    pub dead_letters: i64,
+    pub oldest_ready_age_seconds: f64,
+}
+
+/// Counts a queue's messages: for people who look, not for every scrape.
+pub async fn get_counts(db: &mut PgConnection, queue: Queue) -> Result<QueueCounts, StoreError> {
+    let table = format!("pgmq.q_{}", queue.as_str());
+    // The table's name is one of ours; everything else is a parameter.
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE vt <= clock_timestamp()), count(*) FILTER (WHERE vt > clock_timestamp()),
+                coalesce(extract(epoch FROM clock_timestamp() - min(enqueued_at) FILTER (WHERE vt <= clock_timestamp())), 0)::float8,
+                (SELECT count(*) FROM retry WHERE queue = $1 AND due_at IS NOT NULL), (SELECT count(*) FROM dead_letter WHERE queue = $1)
+           FROM {table}"
+    );
+    let (ready, in_flight, oldest_ready_age_seconds, delayed, dead_letters) =
+        sqlx::query_as::<_, (i64, i64, f64, i64, i64)>(&sql).bind(queue.as_str()).fetch_one(db).await?;
+    Ok(QueueCounts { ready, in_flight, delayed, dead_letters, oldest_ready_age_seconds })
+}
+
+/// A message that no worker will get any more.
+#[derive(Debug)]
+pub struct DeadMessage {
+    pub queue: Queue,
+    pub message_id: i64,
+    pub body: Value,
+    /// Why it is dead.
+    pub reason: String,
+    /// What went wrong the last time.
+    pub last_error: Option<String>,
+    pub attempts: i32,
+    pub enqueued_at: DateTime<Utc>,
+}
+
+impl DeadMessage {
+    /// Work that has failed too often.
+    #[must_use]
+    pub fn given_up(delivery: &Delivery, attempts: i32, error: &str) -> Self {
+        Self {
+            queue: delivery.queue,
+            message_id: delivery.message_id,
+            body: delivery.body(),
+            reason: format!("failed {attempts} times"),
+            last_error: Some(error.to_owned()),
+            attempts,
+            enqueued_at: delivery.enqueued_at,
+        }
+    }
+}
+
 /// Sets a message aside for people, and takes it out of its queue.
-pub async fn bury(db: &mut PgConnection, message: &Unreadable, at: DateTime<Utc>) -> Result<(), StoreError> {
+pub async fn bury(db: &mut PgConnection, message: &DeadMessage, at: DateTime<Utc>) -> Result<(), StoreError> {
     sqlx::query!(
-        "INSERT INTO dead_letter (id, queue, message_id, kind, payload, reason, attempts, enqueued_at, dead_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "INSERT INTO dead_letter (id, queue, message_id, kind, payload, reason, last_error, attempts, trace_id, enqueued_at, dead_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              ON CONFLICT (queue, message_id) DO NOTHING",
         DeadLetterId::new() as _,
         message.queue.as_str(),
@@ -130,7 +189,9 @@ pub async fn bury(db: &mut PgConnection, message: &Unreadable, at: DateTime<Utc>
         message.body["kind"].as_str().unwrap_or("unknown"),
         message.body,
         message.reason,
-        message.deliveries,
+        message.last_error,
+        message.attempts,
+        message.body["trace"].as_str(),
         message.enqueued_at,
         at,
     )

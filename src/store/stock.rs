@@ -33,9 +33,52 @@ pub async fn insert_movement(db: &mut PgConnection, movement: &NewMovement<'_>, 
     Ok(())
 }
 
-/// Gives the flash-sale units of these orders back: quota, units, counters and a movement each. An order that holds no
-/// units (any more) is left alone, so that twice is once. Call with the orders' rows locked.
-pub async fn release_units(db: &mut PgConnection, orders: &[OrderId], slot: i16, at: DateTime<Utc>) -> Result<(), StoreError> {
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    Claimed,
+    OutOfStock,
+    LimitReached,
+    NotOpen,
+    /// Others hold locks on the last units just now.
+    Contended,
+}
+
+/// Takes everything that the lines of an order ask for, by the SQL function `claim_order`. When the answer is not `Claimed`, a part
+/// may be taken: roll back. A new order is counted with its sales, and its sales must be open; for an order that claims anew,
+/// `needs_open` says whether they must. Call with the order's row locked or new.
+pub async fn claim_order(
+    db: &mut PgConnection,
+    order: OrderId,
+    slot: i16,
+    is_new: bool,
+    needs_open: bool,
+    at: DateTime<Utc>,
+) -> Result<Claim, StoreError> {
+    let outcome =
+        sqlx::query_scalar!(r#"SELECT claim_order($1, $2, $3, $4, $5) AS "outcome!""#, order as _, slot, is_new, is_new || needs_open, at);
+    Ok(match outcome.fetch_one(db).await?.as_str() {
+        "CLAIMED" => Claim::Claimed,
+        "OUT_OF_STOCK" => Claim::OutOfStock,
+        "LIMIT_REACHED" => Claim::LimitReached,
+        "NOT_OPEN" => Claim::NotOpen,
+        "CONTENDED" => Claim::Contended,
+        _ => return Err(StoreError::Missing("outcome of claim_order by this name")),
+    })
+}
+
+/// Gives what these orders hold back: units, quota and counters of sales, ordinary stock, and a movement each. What an order
+/// does not hold (any more) is left alone, so that twice is once: a flash line holds while it has units, an ordinary one while
+/// its movements add up to less than nothing. Call with the orders' rows locked.
+///
+/// `kind` says why: `Released` before the goods have left, `Returned` when they are back.
+pub async fn release_units(
+    db: &mut PgConnection,
+    orders: &[OrderId],
+    kind: StockMovementKind,
+    slot: i16,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
     // Quotas before units, by (sale, customer): the lock order of every writer.
     sqlx::query!(
         "SELECT 1 AS one
@@ -51,28 +94,41 @@ pub async fn release_units(db: &mut PgConnection, orders: &[OrderId], slot: i16,
     .await?;
     sqlx::query!(
         "WITH freed AS (
-             UPDATE stock_unit SET order_id = NULL WHERE order_id = ANY($1) RETURNING sale_id
+             UPDATE stock_unit SET order_id = NULL WHERE order_id = ANY($1)
          ), line AS (
-             SELECT l.order_id, l.flash_sale_id, l.product_id, o.customer_id, l.quantity
+             SELECT l.order_id, l.flash_sale_id, l.product_id, o.customer_id, l.quantity,
+                    EXISTS (SELECT 1 FROM payment p
+                             WHERE p.order_id = l.order_id AND p.status IN ('CAPTURED', 'PARTLY_REFUNDED', 'REFUNDED')) AS was_sold
                FROM order_line l
                JOIN orders o ON o.id = l.order_id
-              WHERE l.order_id = ANY($1) AND l.flash_sale_id IS NOT NULL
-                AND EXISTS (SELECT 1 FROM stock_unit u WHERE u.order_id = l.order_id AND u.sale_id = l.flash_sale_id)
+              WHERE l.order_id = ANY($1)
+                AND CASE WHEN l.flash_sale_id IS NOT NULL
+                         THEN EXISTS (SELECT 1 FROM stock_unit u WHERE u.order_id = l.order_id AND u.sale_id = l.flash_sale_id)
+                         ELSE (SELECT sum(m.quantity) FROM stock_movement m
+                                WHERE m.order_id = l.order_id AND m.product_id = l.product_id AND m.flash_sale_id IS NULL) < 0 END
          ), quota AS (
              UPDATE purchase_quota q
                 SET held = q.held - x.quantity
-               FROM (SELECT flash_sale_id, customer_id, sum(quantity) AS quantity FROM line GROUP BY 1, 2) x
+               FROM (SELECT flash_sale_id, customer_id, sum(quantity) AS quantity FROM line WHERE flash_sale_id IS NOT NULL GROUP BY 1, 2) x
               WHERE q.sale_id = x.flash_sale_id AND q.customer_id = x.customer_id
          ), counter AS (
-             INSERT INTO sale_counter (sale_id, slot, claimed)
-             SELECT sale_id, $2::smallint, -count(*) FROM freed GROUP BY sale_id ORDER BY sale_id
-                 ON CONFLICT (sale_id, slot) DO UPDATE SET claimed = sale_counter.claimed + excluded.claimed
+             INSERT INTO sale_counter (sale_id, slot, claimed, sold)
+             SELECT flash_sale_id, $2::smallint, -sum(quantity), -sum(CASE WHEN was_sold THEN quantity ELSE 0 END)
+               FROM line WHERE flash_sale_id IS NOT NULL GROUP BY 1 ORDER BY 1
+                 ON CONFLICT (sale_id, slot) DO UPDATE
+                    SET claimed = sale_counter.claimed + excluded.claimed, sold = sale_counter.sold + excluded.sold
+         ), stock AS (
+             UPDATE product p
+                SET available = p.available + x.quantity
+               FROM (SELECT product_id, sum(quantity) AS quantity FROM line WHERE flash_sale_id IS NULL GROUP BY 1) x
+              WHERE p.id = x.product_id
          )
          INSERT INTO stock_movement (id, kind, quantity, product_id, flash_sale_id, order_id, at)
-         SELECT gen_random_uuid(), 'RELEASED', quantity, product_id, flash_sale_id, order_id, $3 FROM line",
+         SELECT gen_random_uuid(), $4, quantity, product_id, flash_sale_id, order_id, $3 FROM line",
         orders as _,
         slot,
         at,
+        kind as _,
     )
     .execute(db)
     .await?;

@@ -15,12 +15,28 @@ use whitemonday::{
 use crate::support::{Client, PASSWORD, TestApp, new_key};
 
 /// What a client sends with its access token; the others go without one.
-const SIGNED_IN: [&str; 8] = ["all-order-updates", "buy-now", "log-out", "node", "order", "order-updates", "save-address", "viewer"];
+const SIGNED_IN: [&str; 13] = [
+    "all-order-updates",
+    "buy-now",
+    "cancel-order",
+    "log-out",
+    "node",
+    "order",
+    "order-updates",
+    "orders",
+    "request-return",
+    "retry-payment",
+    "save-address",
+    "set-shipping-address",
+    "viewer",
+];
 
-const PLACEHOLDERS: [&str; 12] = [
+const PLACEHOLDERS: [&str; 14] = [
     "addressId",
     "categoryId",
+    "deliveredOrderId",
     "email",
+    "failedOrderId",
     "flashSaleId",
     "knownEmail",
     "orderId",
@@ -142,7 +158,13 @@ impl Visit<'_> {
         match name {
             "addressId" => self.read("{ viewer { addresses { id } } }", "/viewer/addresses/0/id").await,
             "categoryId" => self.read_of_sale("product { category { id } }", "/flashSale/product/category/id").await,
+            "deliveredOrderId" => self.delivered_order().await,
             "email" => fresh_email(),
+            "failedOrderId" => {
+                let order = self.customer.must_buy(self.sale, 1, json!({ "paymentMethod": "pm_card_chargeDeclined" })).await;
+                self.customer.until_order_is(&order, "PAYMENT_FAILED").await;
+                order
+            }
             "flashSaleId" => self.sale.to_string(),
             "knownEmail" => KNOWN_EMAIL.to_owned(),
             "orderId" => self.customer.must_buy(self.sale, 1, json!({})).await,
@@ -169,6 +191,18 @@ impl Visit<'_> {
             }
             _ => panic!("{name} is not a placeholder"),
         }
+    }
+
+    /// An order that staff have sent, and that has arrived.
+    async fn delivered_order(&self) -> String {
+        let order = self.customer.must_buy(self.sale, 1, json!({})).await;
+        self.customer.until_order_is(&order, "PAID").await;
+        let staff = self.test.staff().await;
+        for (mutation, more) in [("markPreparing", ""), ("markShipped", ", trackingNumber: \"KR-1\""), ("markDelivered", "")] {
+            let query = format!("mutation {{ {mutation}(input: {{ orderId: \"{order}\"{more} }}) {{ userErrors {{ code }} }} }}");
+            assert_eq!(staff.send(&query, json!({})).await[mutation]["userErrors"], json!([]));
+        }
+        order
     }
 
     async fn read(&self, query: &str, pointer: &str) -> String {

@@ -12,6 +12,7 @@ mod edge;
 mod expiry;
 mod frontend_queries;
 mod layers;
+mod orders;
 mod oversell;
 mod payments;
 mod purchase;

@@ -121,20 +121,48 @@ async fn whatever_the_provider_does_an_order_is_charged_once() {
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_read_is_set_aside_and_the_others_go_on() {
+async fn of_a_batch_with_eight_poison_messages_the_others_are_done_and_operators_have_the_eight() {
     let test = TestApp::start().await;
-    let sale = test.open_sale(5, 1).await;
-    for body in [r#"{"v": 2, "kind": "pay", "id": "x"}"#, r#"{"v": 1, "kind": "pay"}"#, r#""nonsense""#] {
+    let sale = test.open_sale(42, 1).await;
+    let poison = [
+        r#"{"v": 2, "kind": "pay", "id": "0198f0d2-a1b2-7c3d-8e4f-5061728394a5"}"#,
+        r#"{"v": 1, "kind": "pay"}"#,
+        r#"{"v": 1, "kind": "pay", "id": "x"}"#,
+        r#"{"v": 1, "kind": "pay", "id": 7}"#,
+        r#"{"v": 1, "id": "0198f0d2-a1b2-7c3d-8e4f-5061728394a5"}"#,
+        r#""nonsense""#,
+        "null",
+        "[]",
+    ];
+    for body in poison {
         test.execute(&format!("SELECT pgmq.send('payment', '{body}'::jsonb)")).await;
     }
-    let orders = buy_many(&test, sale, 5).await;
+    let orders = buy_many(&test, sale, 42).await;
 
     test.start_jobs();
     for (buyer, order) in &orders {
         buyer.until_order_is(order, "PAID").await;
     }
+    let dead = "SELECT count(*) FROM dead_letter WHERE queue = 'payment' AND reason <> ''";
+    assert_eq!(test.scalar(dead).await, 8);
 
-    assert_eq!(test.scalar("SELECT count(*) FROM dead_letter WHERE reason <> ''").await, 3);
+    let run = async |arguments: &[&str]| {
+        let output = test.command(&[&["dead-letters"], arguments].concat()).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let lines = run(&["list", "--json"]).await;
+    let ids: Vec<String> =
+        lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 8);
+    assert!(run(&["list", "--queue", "mail"]).await.contains("no dead letters"));
+    assert!(run(&["show", &ids[0]]).await.contains("envelope version is not 1"));
+    assert_eq!(run(&["discard", &ids[0]]).await, "1 discarded.\n");
+
+    // Sent again they are no better: they come back, and nothing else happens.
+    assert_eq!(run(&["replay", "--all", "--queue", "payment"]).await, "7 put back into their queues.\n");
+    until(async || (test.scalar(dead).await == 7).then_some(())).await;
+    assert_eq!(test.simulator.simulator.ledger().charges, 42);
     test.finish().await;
 }
 

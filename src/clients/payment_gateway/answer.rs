@@ -4,13 +4,29 @@
 use std::{collections::HashMap, time::Duration};
 
 use reqwest::{RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use uuid::Uuid;
 
 use super::{GatewayError, Intent, IntentStatus};
 
-/// Sends one call, once, and sorts its answer.
+/// Sends one call about an intent, once, and sorts its answer.
 pub(super) async fn send(request: RequestBuilder) -> Result<Intent, GatewayError> {
+    Ok(exchange::<WireIntent>(request).await?.into())
+}
+
+/// Sends one call about a refund, once; the refund's id. One that is `pending` has left our balance: it counts as done.
+pub(super) async fn send_refund(request: RequestBuilder) -> Result<String, GatewayError> {
+    let refund = exchange::<WireRefund>(request).await?;
+    match refund.status.as_str() {
+        "succeeded" | "pending" => Ok(refund.id),
+        other => Err(GatewayError::Rejected { status: 200, code: format!("refund_{other}"), param: None, request_id: None }),
+    }
+}
+
+async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
     let response = request.send().await.map_err(|error| no_answer(&error))?;
     let status = response.status();
     let request_id = header(&response, "request-id").map(str::to_owned);
@@ -18,14 +34,14 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Intent, GatewayError
     let retry_after = retry_after.map(Duration::from_secs);
     let unknown = |reason: &str| {
         let reason = format!("{reason}, status {}, request {request_id:?}", status.as_u16());
-        Err(GatewayError::Unknown { reason })
+        Err::<T, _>(GatewayError::Unknown { reason })
     };
     let Ok(body) = response.bytes().await else {
         return unknown("the answer broke off");
     };
     if status.is_success() {
-        return match serde_json::from_slice::<WireIntent>(&body) {
-            Ok(intent) => Ok(intent.into()),
+        return match serde_json::from_slice(&body) {
+            Ok(answer) => Ok(answer),
             Err(_) => unknown("the answer can't be read"),
         };
     }
@@ -74,6 +90,12 @@ struct WireIntent {
     last_payment_error: Option<WireError>,
     #[serde(default)]
     metadata: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct WireRefund {
+    id: String,
+    status: String,
 }
 
 #[derive(Deserialize)]

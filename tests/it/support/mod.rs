@@ -7,15 +7,20 @@ mod database;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 use whitemonday::{
     app::App,
+    auth::Viewer,
     clock::Clock,
     config::{Config, MailTransport, Settings},
-    domain::ids::{CustomerId, FlashSaleId},
+    domain::{
+        customer::Role,
+        ids::{CustomerId, FlashSaleId, SessionId},
+    },
     http, jobs,
     services::{self, seed},
     simulator::{RunningSimulator, Simulator, SimulatorOptions},
@@ -108,6 +113,14 @@ impl TestApp {
         .await
         .unwrap();
         clients
+    }
+
+    /// A member of staff, signed in.
+    pub async fn staff(&self) -> Client {
+        let client = self.customer().await;
+        let viewer = Viewer { customer: customer_id(&client.customer_id.clone().into()), session: SessionId::new(), role: Role::Staff };
+        let (token, _) = self.app.access_tokens.sign(viewer, self.app.clock.now()).unwrap();
+        client.with_token(token.expose_secret())
     }
 
     /// A sale that is open now.

@@ -1,0 +1,143 @@
+//! Money that goes back: asked for in the transaction of its reason, carried out by a job, settled by the provider's word.
+//!
+//! Owns: what a refund does to its order. Called by services/order/ and jobs/compensation.rs.
+//! Locks: order → refund and payment → quota → stock. The refund's state is the fence: a second delivery changes nothing.
+
+use sqlx::PgConnection;
+
+use super::{
+    ServiceError, order,
+    retry::{self, GivenUp},
+};
+use crate::{
+    app::App,
+    clients::payment_gateway::{GatewayError, NewRefund},
+    domain::{
+        ids::{OrderId, RefundId},
+        order::{OrderEventReason, OrderStatus},
+        payment::RefundStatus,
+        stock::StockMovementKind,
+    },
+    store::{
+        self,
+        order::Order,
+        queue::{Delivery, Queue},
+        refund::Refund,
+    },
+};
+
+/// The kind of a refund's message.
+pub const KIND: &str = "refund";
+
+/// What may still be asked back of an order: captured, less what went back or is on its way. Call with the order's row locked.
+pub async fn left(db: &mut PgConnection, order: OrderId) -> Result<i64, ServiceError> {
+    let payment = store::payment::find_captured(db, order).await?;
+    Ok(payment.map_or(0, |payment| payment.amount_minor - payment.refunded_minor - payment.refunding_minor))
+}
+
+/// What is to go back, and why.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// All that is left when there is none.
+    pub amount_minor: Option<i64>,
+    pub reason: Option<String>,
+    /// The goods are back.
+    pub restock: bool,
+}
+
+/// Asks for an amount back, or for all that is left, and queues it, in the caller's transaction with the order's row locked. Ring
+/// `refunds_waiting` after the commit. False when nothing is left.
+pub async fn request(app: &App, db: &mut PgConnection, order: &Order, wanted: Wanted) -> Result<bool, ServiceError> {
+    let Some(payment) = store::payment::find_captured(db, order.id).await? else { return Ok(false) };
+    let left = payment.amount_minor - payment.refunded_minor - payment.refunding_minor;
+    if left <= 0 {
+        return Ok(false);
+    }
+    let refund = Refund {
+        id: RefundId::new(),
+        payment_id: payment.id,
+        order_id: order.id,
+        status: RefundStatus::Requested,
+        amount_minor: wanted.amount_minor.unwrap_or(left),
+        currency: payment.currency,
+        reason: wanted.reason,
+        restock: wanted.restock,
+        created_at: app.clock.now(),
+    };
+    store::refund::insert(db, &refund).await?;
+    store::queue::send(db, Queue::Compensation, KIND, refund.id.0, None).await?;
+    Ok(true)
+}
+
+/// Carries a refund out: the provider is asked, under a key of the refund's own, and its answer is settled with the message in one
+/// transaction. Whatever is not a clear yes is tried again later with the same key; after the last try the order is for people.
+pub async fn carry_out(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
+    let id = RefundId(delivery.id);
+    let Some((refund, intent)) = store::refund::find_open(&mut *app.db.acquire().await?, id).await? else {
+        return retry::done(app, delivery).await;
+    };
+    let new = NewRefund { intent: &intent, amount_minor: refund.amount_minor, refund_id: id.0, order_id: refund.order_id.0 };
+    match app.payment_gateway.create_refund(&format!("refund:{}", id.0), &new).await {
+        Ok(reference) => settle(app, delivery, &refund, &reference).await,
+        Err(error) => put_off(app, delivery, &refund, &error).await,
+    }
+}
+
+async fn settle(app: &App, delivery: &Delivery, refund: &Refund, reference: &str) -> Result<(), ServiceError> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let mut orders = store::order::lock_by_ids(&mut tx, &[refund.order_id]).await?;
+    let is_new = store::refund::update_succeeded(&mut tx, refund.id, reference, now).await?;
+    if is_new {
+        let is_whole = left(&mut tx, refund.order_id).await? == 0 && !has_open(&mut tx, refund).await?;
+        // An order in review whose refund was sent again goes on from where it was.
+        let moved = match orders.first().map(|order| order.status_before_review.unwrap_or(order.status)) {
+            Some(OrderStatus::Cancelling) if is_whole => {
+                order::transition(app, &mut tx, &mut orders, OrderStatus::Cancelled, order::Reason::default()).await?
+            }
+            Some(OrderStatus::Refunding) => {
+                let to = if is_whole { OrderStatus::Refunded } else { OrderStatus::PartlyRefunded };
+                order::transition(app, &mut tx, &mut orders, to, order::Reason::default()).await?
+            }
+            _ => Vec::new(),
+        };
+        let comes_back = match orders.first().map(|order| order.status) {
+            Some(OrderStatus::Cancelled) => Some(StockMovementKind::Released),
+            Some(OrderStatus::Refunded) if refund.restock => Some(StockMovementKind::Returned),
+            _ => None,
+        };
+        if let Some(kind) = comes_back {
+            store::stock::release_units(&mut tx, &moved, kind, app.counter_slots.expiry(), now).await?;
+        }
+        if moved.is_empty() {
+            store::order::update_version(&mut tx, &[refund.order_id], now).await?;
+        }
+    }
+    retry::acknowledge(&mut tx, delivery).await?;
+    tx.commit().await?;
+    let changed: Vec<_> = orders.iter().map(|order| (order.id, order.customer_id)).collect();
+    app.order_feed.ring(&changed);
+    Ok(())
+}
+
+async fn has_open(db: &mut PgConnection, refund: &Refund) -> Result<bool, ServiceError> {
+    let refunds = store::refund::list_for_payments(db, &[refund.payment_id]).await?;
+    Ok(refunds.iter().any(|other| other.status.is_open()))
+}
+
+async fn put_off(app: &App, delivery: &Delivery, refund: &Refund, error: &GatewayError) -> Result<(), ServiceError> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let mut orders = store::order::lock_by_ids(&mut tx, &[refund.order_id]).await?;
+    if matches!(error, GatewayError::Unknown { .. }) {
+        store::refund::update_unknown(&mut tx, refund.id, now).await?;
+    }
+    if retry::put_off(app, &mut tx, delivery, &error.to_string()).await? == GivenUp::Yes {
+        let reason = order::Reason { code: Some(OrderEventReason::DeadLetter), note: Some("A refund failed too often.".to_owned()) };
+        order::transition(app, &mut tx, &mut orders, OrderStatus::InReview, reason).await?;
+    }
+    tx.commit().await?;
+    let changed: Vec<_> = orders.iter().map(|order| (order.id, order.customer_id)).collect();
+    app.order_feed.ring(&changed);
+    Ok(())
+}

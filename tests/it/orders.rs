@@ -1,0 +1,387 @@
+//! What becomes of an order after the purchase: called off, shipped, returned, refunded, paid with a second card.
+
+use serde_json::{Value, json};
+use whitemonday::simulator::{Fault, FaultScript, Operation};
+
+use crate::support::{Client, TestApp, new_key, until};
+
+/// What staff look at when something has failed.
+const LETTERS: &str = "{ admin { deadLetters { totalCount nodes { id queue kind reason lastError attempts } }
+    queues { name deadLetters delayed } orders(filter: { statuses: [IN_REVIEW] }) { totalCount nodes { id reviewReason } } } }";
+
+/// Runs a mutation that answers an order; its payload.
+async fn change(client: &Client, mutation: &str, input: Value) -> Value {
+    let input_type = format!("{}{}Input", mutation[..1].to_uppercase(), &mutation[1..]);
+    let query = format!(
+        "mutation($input: {input_type}!) {{ {mutation}(input: $input) {{
+             order {{ id status version cancellable returnable trackingNumber refunded {{ amount }}
+                      history {{ status reasonCode reason }} payments {{ status refunds {{ status amount {{ amount }} }} }} }}
+             userErrors {{ code field }} }} }}"
+    );
+    client.send(&query, json!({ "input": input })).await[mutation].take()
+}
+
+/// The status of the order that a mutation answers; it must have no errors.
+async fn status_after(client: &Client, mutation: &str, input: Value) -> String {
+    let payload = change(client, mutation, input).await;
+    assert_eq!(payload["userErrors"], json!([]), "{mutation}: {payload:#}");
+    payload["order"]["status"].as_str().unwrap().to_owned()
+}
+
+/// The code of the one user error of a mutation.
+async fn refused(client: &Client, mutation: &str, input: Value) -> String {
+    let payload = change(client, mutation, input).await;
+    assert!(payload["order"].is_null(), "{payload:#}");
+    payload["userErrors"][0]["code"].as_str().unwrap_or_else(|| panic!("{payload:#}")).to_owned()
+}
+
+fn statuses(order: &Value) -> Vec<&str> {
+    order["history"].as_array().unwrap().iter().map(|event| event["status"].as_str().unwrap()).collect()
+}
+
+/// Charged less refunded at the provider, over all orders.
+fn kept(test: &TestApp) -> i64 {
+    let ledger = test.simulator.simulator.ledger();
+    ledger.charged.values().sum::<i64>() - ledger.refunded.values().sum::<i64>()
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_is_charged_for_is_called_off_at_once_and_once() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(3, 3).await;
+    let ann = test.customer().await;
+    let order = ann.must_buy(sale, 2, json!({})).await;
+    let input = json!({ "orderId": order, "reason": "Too many of them", "idempotencyKey": new_key() });
+
+    let payload = change(&ann, "cancelOrder", input.clone()).await;
+    assert_eq!(payload["order"]["status"], "CANCELLED", "{payload:#}");
+    assert_eq!(statuses(&payload["order"]), ["AWAITING_PAYMENT", "CANCELLING", "CANCELLED"]);
+    assert_eq!(payload["order"]["history"][1]["reasonCode"], "CUSTOMER");
+    assert_eq!(payload["order"]["history"][1]["reason"], "Too many of them");
+    assert_eq!(payload["order"]["cancellable"], false);
+    assert_eq!(test.free_units(sale).await, 3);
+
+    let again = change(&ann, "cancelOrder", input.clone()).await;
+    assert_eq!(again["order"]["version"], payload["order"]["version"], "the same request again changes nothing");
+    let other = json!({ "orderId": order, "reason": "Another", "idempotencyKey": input["idempotencyKey"] });
+    assert_eq!(refused(&ann, "cancelOrder", other).await, "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(refused(&ann, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await, "WRONG_STATE");
+
+    // The message that waits for the payment charges nobody any more, and the limit is free again.
+    test.start_jobs();
+    until(async || (test.scalar("SELECT count(*) FROM pgmq.q_payment").await == 0).then_some(())).await;
+    assert_eq!(test.simulator.simulator.ledger().charges, 0);
+    let next = ann.must_buy(sale, 3, json!({})).await;
+    ann.until_order_is(&next, "PAID").await;
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_paid_order_that_is_called_off_gives_money_back_and_then_units_once() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(2, 2).await;
+    let ann = test.customer().await;
+    let provider = &test.simulator.simulator;
+    let order = ann.must_buy(sale, 2, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    assert!(kept(&test) > 0);
+
+    // While the provider has not answered, the order is on its way back and keeps its units.
+    provider.script(FaultScript::always(Operation::CreateRefund, Fault::HoldBefore)).unwrap();
+    let input = json!({ "orderId": order, "idempotencyKey": new_key() });
+    let (first, second) = tokio::join!(change(&ann, "cancelOrder", input.clone()), change(&ann, "cancelOrder", input.clone()));
+    assert_eq!((&first["order"]["status"], &second["order"]["status"]), (&json!("CANCELLING"), &json!("CANCELLING")));
+    provider.wait_for_held(1).await;
+    assert_eq!(test.free_units(sale).await, 0, "units come back after the money");
+    provider.clear_faults();
+
+    ann.until_order_is(&order, "CANCELLED").await;
+    assert_eq!((kept(&test), provider.ledger().refunds), (0, 1));
+    assert_eq!(test.free_units(sale).await, 2);
+    assert_eq!(test.scalar("SELECT count(*) FROM stock_movement WHERE kind = 'RELEASED'").await, 1);
+    let payload = change(&ann, "cancelOrder", input).await;
+    assert_eq!(payload["order"]["payments"][0]["status"], "REFUNDED", "{payload:#}");
+    assert_eq!(payload["order"]["payments"][0]["refunds"][0]["status"], "SUCCEEDED");
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn an_order_called_off_while_it_is_charged_ends_by_what_the_provider_says() {
+    for (answer, kept_in_the_end) in [(None, 0), (Some(Fault::Decline { decline_code: None }), 0)] {
+        let test = TestApp::start_with_jobs().await;
+        let sale = test.open_sale(1, 1).await;
+        let ann = test.customer().await;
+        let provider = &test.simulator.simulator;
+        provider.script(FaultScript::always(Operation::CreateIntent, Fault::HoldBefore)).unwrap();
+        let order = ann.must_buy(sale, 1, json!({})).await;
+        provider.wait_for_held(1).await;
+
+        let input = json!({ "orderId": order, "idempotencyKey": new_key() });
+        assert_eq!(status_after(&ann, "cancelOrder", input).await, "CANCELLING");
+        assert_eq!(test.free_units(sale).await, 0);
+        provider.clear_faults();
+        let refunds = usize::from(answer.is_none());
+        if let Some(answer) = answer {
+            provider.script(FaultScript::always(Operation::ConfirmIntent, answer)).unwrap();
+        }
+
+        ann.until_order_is(&order, "CANCELLED").await;
+        assert_eq!((kept(&test), provider.ledger().refunds), (kept_in_the_end, refunds));
+        assert_eq!(test.free_units(sale).await, 1);
+        test.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_waits_for_its_customer_at_the_bank_is_called_off() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let order = ann.must_buy(sale, 1, json!({ "paymentMethod": "pm_card_authenticationRequired" })).await;
+    until(async || (ann.order(&order).await["payments"][0]["status"] == "REQUIRES_ACTION").then_some(())).await;
+
+    let input = json!({ "orderId": order, "idempotencyKey": new_key() });
+    assert_eq!(status_after(&ann, "cancelOrder", input).await, "CANCELLING");
+
+    let cancelled = ann.until_order_is(&order, "CANCELLED").await;
+    assert_eq!(cancelled["payments"][0]["status"], "FAILED");
+    assert_eq!((test.free_units(sale).await, kept(&test)), (1, 0));
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_second_card_pays_after_a_decline_while_units_last() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(2, 2).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let declined = json!({ "paymentMethod": "pm_card_chargeDeclined" });
+    let order = ann.must_buy(sale, 2, declined).await;
+    ann.until_order_is(&order, "PAYMENT_FAILED").await;
+    assert_eq!(test.free_units(sale).await, 2);
+
+    // Somebody else has one of the units just now.
+    let bobs = bob.must_buy(sale, 1, json!({})).await;
+    bob.until_order_is(&bobs, "PAID").await;
+    let input = json!({ "orderId": order, "paymentMethod": "pm_card_visa", "idempotencyKey": new_key() });
+    assert_eq!(refused(&ann, "retryPayment", input.clone()).await, "OUT_OF_STOCK");
+    assert_eq!(test.free_units(sale).await, 1, "a part is not taken");
+    assert_eq!(refused(&bob, "retryPayment", input.clone()).await, "NOT_FOUND");
+    status_after(&bob, "cancelOrder", json!({ "orderId": bobs, "idempotencyKey": new_key() })).await;
+    bob.until_order_is(&bobs, "CANCELLED").await;
+
+    // A refusal has left the key free.
+    assert_eq!(status_after(&ann, "retryPayment", input.clone()).await, "AWAITING_PAYMENT");
+    let paid = ann.until_order_is(&order, "PAID").await;
+    assert_eq!(statuses(&paid), ["AWAITING_PAYMENT", "PAYMENT_FAILED", "AWAITING_PAYMENT", "PAID"]);
+    assert_eq!(paid["payments"].as_array().unwrap().len(), 2);
+    assert_eq!(status_after(&ann, "retryPayment", input).await, "PAID", "the same request again answers the order as it is");
+    let other = json!({ "orderId": order, "paymentMethod": "pm_card_visa", "idempotencyKey": new_key() });
+    assert_eq!(refused(&ann, "retryPayment", other).await, "WRONG_STATE");
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn an_order_goes_from_packing_to_a_return_and_its_goods_are_sold_again() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let eve = test.staff().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    let id = json!({ "orderId": order });
+
+    assert_eq!(refused(&eve, "markDelivered", id.clone()).await, "WRONG_STATE");
+    assert_eq!(status_after(&eve, "markPreparing", id.clone()).await, "PREPARING");
+    assert_eq!(status_after(&eve, "markPreparing", id.clone()).await, "PREPARING", "twice is once");
+    let parcel = json!({ "orderId": order, "trackingNumber": "KR-12345" });
+    assert_eq!(status_after(&eve, "markShipped", parcel.clone()).await, "SHIPPED");
+    assert_eq!(change(&eve, "markShipped", parcel).await["order"]["trackingNumber"], "KR-12345");
+    assert_eq!(refused(&ann, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await, "WRONG_STATE");
+    assert_eq!(status_after(&eve, "markDelivered", id.clone()).await, "DELIVERED");
+
+    let wish = |reason: &str| json!({ "orderId": order, "reason": reason, "idempotencyKey": new_key() });
+    assert_eq!(refused(&bob, "requestReturn", wish("not mine")).await, "NOT_FOUND");
+    assert_eq!(status_after(&ann, "requestReturn", wish("It is broken")).await, "RETURN_REQUESTED");
+    assert_eq!(status_after(&eve, "rejectReturn", json!({ "orderId": order, "reason": "It is not" })).await, "DELIVERED");
+    assert_eq!(status_after(&ann, "requestReturn", wish("It is")).await, "RETURN_REQUESTED");
+    assert_eq!(status_after(&eve, "approveReturn", json!({ "orderId": order, "restock": true })).await, "REFUNDING");
+
+    let refunded = ann.until_order_is(&order, "REFUNDED").await;
+    assert_eq!(refunded["payments"][0]["status"], "REFUNDED");
+    assert_eq!((kept(&test), test.free_units(sale).await), (0, 1));
+    assert_eq!(test.scalar("SELECT count(*) FROM stock_movement WHERE kind = 'RETURNED'").await, 1);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn refunds_of_parts_move_no_state_and_never_add_up_to_more_than_was_paid() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let eve = test.staff().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    let total = test.scalar("SELECT total_minor FROM orders").await;
+    let part =
+        |amount: i64, key: &str| json!({ "orderId": order, "amount": amount.to_string(), "reason": "A scratch", "idempotencyKey": key });
+
+    let key = new_key();
+    assert_eq!(status_after(&eve, "refundOrder", part(total / 4, &key)).await, "PAID");
+    assert_eq!(status_after(&eve, "refundOrder", part(total / 4, &key)).await, "PAID", "the same request again");
+    assert_eq!(refused(&eve, "refundOrder", part(total, &new_key())).await, "INVALID");
+    let [a, b] = [new_key(), new_key()];
+    let half = total / 2 + 1;
+    let (first, second) = tokio::join!(change(&eve, "refundOrder", part(half, &a)), change(&eve, "refundOrder", part(half, &b)));
+    let refusals = [&first, &second].iter().filter(|payload| payload["userErrors"][0]["code"] == "INVALID").count();
+    assert_eq!(refusals, 1, "{first:#} {second:#}");
+    until(async || (test.scalar("SELECT count(*) FROM refund WHERE status = 'SUCCEEDED'").await == 2).then_some(())).await;
+    assert_eq!(kept(&test), total - total / 4 - half);
+
+    assert_eq!(status_after(&eve, "markPreparing", json!({ "orderId": order })).await, "PREPARING", "a part does not stop the shipping");
+    let rest = json!({ "orderId": order, "reason": "All of it", "idempotencyKey": new_key() });
+    assert_eq!(status_after(&eve, "refundOrder", rest).await, "REFUNDING");
+    ann.until_order_is(&order, "REFUNDED").await;
+    assert_eq!(kept(&test), 0);
+    let more = json!({ "orderId": order, "reason": "More", "idempotencyKey": new_key() });
+    assert_eq!(refused(&eve, "refundOrder", more).await, "WRONG_STATE");
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_refund_whose_answer_is_lost_is_asked_for_again_and_paid_once() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    let provider = &test.simulator.simulator;
+    for fault in [Fault::DropAfter, Fault::DropBefore, Fault::Unavailable] {
+        provider.script(FaultScript::once(Operation::CreateRefund, fault)).unwrap();
+    }
+
+    status_after(&ann, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await;
+    // What is put off is due at once for this test.
+    until(async || {
+        test.execute("UPDATE retry SET due_at = now() WHERE due_at > now()").await;
+        (ann.order(&order).await["status"] == "CANCELLED").then_some(())
+    })
+    .await;
+
+    assert!(provider.calls(Operation::CreateRefund) >= 4);
+    assert_eq!((provider.ledger().refunds, kept(&test)), (1, 0));
+    assert_eq!(test.scalar("SELECT count(*) FROM retry").await, 0);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_refund_that_fails_too_often_is_a_dead_letter_that_can_be_sent_again() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let eve = test.staff().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    let provider = &test.simulator.simulator;
+    provider.script(FaultScript::always(Operation::CreateRefund, Fault::Unavailable)).unwrap();
+    status_after(&ann, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await;
+    until(async || (test.scalar("SELECT count(*) FROM retry WHERE due_at IS NOT NULL").await == 1).then_some(())).await;
+
+    test.execute("UPDATE retry SET attempts = 19, due_at = now()").await;
+    let in_review = ann.until_order_is(&order, "IN_REVIEW").await;
+    assert_eq!(in_review["history"].as_array().unwrap().last().unwrap()["reasonCode"], "DEAD_LETTER");
+    assert_eq!(test.free_units(sale).await, 0, "never silently given back");
+    let admin = eve.send(LETTERS, json!({})).await["admin"].take();
+    let letter = &admin["deadLetters"]["nodes"][0];
+    assert_eq!((&letter["queue"], &letter["kind"], &letter["attempts"]), (&json!("compensation"), &json!("refund"), &json!(20)));
+    assert!(letter["lastError"].as_str().unwrap().contains("status 503"), "{letter:#}");
+    assert_eq!(admin["orders"]["nodes"], json!([{ "id": order, "reviewReason": "A refund failed too often." }]));
+
+    provider.clear_faults();
+    let replay = "mutation($input: DeadLettersInput!) { replayDeadLetters(input: $input) { count userErrors { code } } }";
+    let input = json!({ "input": { "ids": [letter["id"]] } });
+    assert_eq!(ann.error_code(replay, input.clone()).await, "FORBIDDEN");
+    assert_eq!(eve.send(replay, input.clone()).await["replayDeadLetters"]["count"], 1);
+    assert_eq!(eve.send(replay, input).await["replayDeadLetters"]["count"], 0, "twice is once");
+    ann.until_order_is(&order, "CANCELLED").await;
+    assert_eq!((provider.ledger().refunds, kept(&test), test.free_units(sale).await), (1, 0, 1));
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn an_order_goes_to_another_address_until_it_is_shipped() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let eve = test.staff().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    let address =
+        async |client: &Client| client.send("{ viewer { addresses { id } } }", json!({})).await["viewer"]["addresses"][0]["id"].take();
+    let to = |address: Value| json!({ "orderId": order, "addressId": address, "deliveryNote": "The blue door" });
+
+    assert_eq!(refused(&ann, "setShippingAddress", to(address(&bob).await)).await, "NOT_FOUND");
+    assert_eq!(status_after(&ann, "setShippingAddress", to(address(&ann).await)).await, "PAID");
+    let seen = ann.send("query($id: ID!) { order(id: $id) { deliveryNote shippingAddress { city } } }", json!({ "id": order })).await;
+    assert_eq!(seen["order"]["deliveryNote"], "The blue door");
+
+    status_after(&eve, "markPreparing", json!({ "orderId": order })).await;
+    status_after(&eve, "markShipped", json!({ "orderId": order, "trackingNumber": "1" })).await;
+    assert_eq!(refused(&ann, "setShippingAddress", to(address(&ann).await)).await, "WRONG_STATE");
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn lists_show_a_customer_their_own_orders_and_staff_all_of_them() {
+    const OWN: &str = "query($first: Int, $after: String, $filter: OrderFilter) {
+        viewer { orders(first: $first, after: $after, filter: $filter) { totalCount pageInfo { hasNextPage endCursor } nodes { id status } } } }";
+    const ALL: &str = "query($filter: OrderFilter) { admin { orders(filter: $filter) { totalCount nodes { id customer { id } } } } }";
+    let test = TestApp::start().await;
+    let sale = test.open_sale(10, 5).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let eve = test.staff().await;
+    let mut anns = Vec::new();
+    for _ in 0..3 {
+        anns.insert(0, ann.must_buy(sale, 1, json!({})).await);
+    }
+    let bobs = bob.must_buy(sale, 1, json!({})).await;
+
+    let mut seen = Vec::new();
+    let mut after = Value::Null;
+    loop {
+        let page = ann.send(OWN, json!({ "first": 2, "after": after })).await["viewer"]["orders"].take();
+        assert_eq!(page["totalCount"], 3);
+        seen.extend(page["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_str().unwrap().to_owned()));
+        if page["pageInfo"]["hasNextPage"] == false {
+            break;
+        }
+        after = page["pageInfo"]["endCursor"].clone();
+    }
+    assert_eq!(seen, anns, "newest first, each once");
+    let of_bob = json!({ "filter": { "customerId": bob.customer_id } });
+    assert_eq!(ann.send(OWN, of_bob.clone()).await["viewer"]["orders"]["totalCount"], 3, "still one's own");
+
+    assert_eq!(ann.error_code(ALL, json!({})).await, "FORBIDDEN");
+    assert_eq!(test.anonymous().error_code(ALL, json!({})).await, "UNAUTHENTICATED");
+    assert_eq!(eve.send(ALL, json!({})).await["admin"]["orders"]["totalCount"], 4);
+    let page = eve.send(ALL, of_bob).await["admin"]["orders"].take();
+    assert_eq!(page["nodes"], json!([{ "id": bobs, "customer": { "id": bob.customer_id } }]));
+    for (filter, count) in [
+        (json!({ "statuses": ["PAID"] }), 0),
+        (json!({ "statuses": ["AWAITING_PAYMENT", "PAID"], "flashSaleOnly": true }), 4),
+        (json!({ "createdTo": "2020-01-01T00:00:00.000Z" }), 0),
+        (json!({ "minTotal": "1", "maxTotal": "99999999" }), 4),
+        (json!({ "minTotal": "99999999" }), 0),
+    ] {
+        let answer = eve.send(ALL, json!({ "filter": filter })).await;
+        assert_eq!(answer["admin"]["orders"]["totalCount"], count, "{filter}");
+    }
+
+    let number = ann.send("query($id: ID!) { order(id: $id) { number } }", json!({ "id": anns[0] })).await["order"]["number"].take();
+    let find =
+        "query($number: String!, $email: String!) { admin { orderByNumber(number: $number) { id } customerByEmail(email: $email) { id }
+        audit { ok invariants { name violations } } } }";
+    let found = eve.send(find, json!({ "number": number, "email": bob.email })).await["admin"].take();
+    assert_eq!((&found["orderByNumber"]["id"], &found["customerByEmail"]["id"]), (&json!(anns[0]), &json!(bob.customer_id)));
+    assert_eq!(found["audit"]["ok"], true, "{found:#}");
+    test.finish().await;
+}
