@@ -4,6 +4,7 @@
 
 mod cancel;
 mod fulfil;
+mod place;
 mod retry;
 mod returns;
 mod shipping;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 pub use self::{
     cancel::cancel,
     fulfil::{mark_delivered, mark_preparing, mark_shipped},
+    place::{Line, Place, Placed, place},
     retry::retry_payment,
     returns::{approve_return, refund, reject_return, request_return},
     shipping::set_shipping_address,

@@ -368,7 +368,7 @@ pub struct NewOrder<'a> {
     pub idempotency_key: Uuid,
     pub request_hash: &'a [u8],
     pub address: Option<AddressId>,
-    pub delivery_note_sealed: Option<&'a [u8]>,
+    pub delivery_note_sealed: Option<Vec<u8>>,
     pub payment_method: &'a str,
     pub hold_expires_at: DateTime<Utc>,
 }
@@ -397,7 +397,7 @@ pub async fn insert(db: &mut PgConnection, order: &NewOrder<'_>, lines: &[NewLin
         order.idempotency_key,
         order.request_hash,
         order.address as _,
-        order.delivery_note_sealed,
+        order.delivery_note_sealed.as_deref(),
         order.payment_method,
         order.hold_expires_at,
         at,
@@ -438,15 +438,4 @@ pub async fn find_by_key(
         key,
     );
     Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.request_hash)))
-}
-
-/// Orders that have been in a state since before `horizon`, locked; those that others have locked are left to them.
-pub async fn lock_since(db: &mut PgConnection, status: OrderStatus, horizon: DateTime<Utc>, limit: i64) -> Result<Vec<Order>, StoreError> {
-    let orders = select_orders!(
-        "WHERE o.status = $1 AND o.updated_at <= $2 ORDER BY o.created_at DESC, o.id DESC LIMIT $3 FOR UPDATE SKIP LOCKED",
-        status as _,
-        horizon,
-        limit,
-    );
-    Ok(orders.fetch_all(db).await?)
 }
