@@ -5,7 +5,7 @@
 //! | payment.rs | queue `payment` | charges orders and settles them |
 //! | compensation.rs | queue `compensation` | gives money back |
 //! | mail.rs | queue `mail` | sends mails |
-//! | `send_due.rs` | every second | puts work that had failed back into its queue |
+//! | `send_due.rs` | every second | puts work whose pause is over back into its queue |
 //! | `expire_holds.rs` | every second | gives the units of unpaid orders back |
 //! | `clean_up.rs` | every hour | forgets idempotency keys after a week |
 //!

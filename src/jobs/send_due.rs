@@ -1,12 +1,14 @@
-//! Puts work that had failed, and whose pause is over, back into its queue. Trigger: the leader, every second.
+//! Puts work whose pause is over back into its queue: what had failed, and payments about which the provider is to be asked again.
+//! Trigger: the leader, every second.
 //!
 //! Idempotent: what was sent is not due any more, in the same transaction.
 
 use crate::{
     app::App,
-    services::{ServiceError, leader::Term, retry},
+    services::{ServiceError, leader::Term, payment, retry},
 };
 
 pub async fn run(app: &App, term: Term) -> Result<(), ServiceError> {
+    payment::send_due(app, term).await?;
     retry::send_due(app, term).await
 }

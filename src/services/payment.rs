@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    ServiceError, order,
+    ServiceError,
+    leader::Term,
+    order,
     refund::{self, Wanted},
 };
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     },
     store::{
         self,
+        lease::LEADER,
         order::Order,
         payment::{NewTry, Payment, TryResult},
         queue::{Delivery, Queue},
@@ -30,6 +33,9 @@ use crate::{
 };
 
 pub const PROVIDER: &str = "stripe";
+/// A message about a payment that was not handled by then is sent once more.
+const ASK_AGAIN: TimeDelta = TimeDelta::minutes(2);
+const DUE_BATCH: i64 = 500;
 
 /// A try that this worker may now carry out.
 #[derive(Clone, Debug)]
@@ -132,6 +138,31 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
     store::queue::delete(&mut tx, Queue::Payment, &done).await?;
     tx.commit().await?;
     Ok(begun)
+}
+
+/// Before the provider is asked again about a try that was asked about so often: 2 s, doubling up to 30 s, with jitter.
+fn pause_after(resumed: i32) -> TimeDelta {
+    let longest = (2_000_i64 << resumed.clamp(0, 4)).min(30_000);
+    TimeDelta::milliseconds(rand::random_range(longest / 2..=longest))
+}
+
+/// Sends a message for each order about whose payment the provider is to be asked now: its worker is gone, the answer was lost, or
+/// the customer is still to authenticate. Nothing happens when the leader's term is over.
+pub async fn send_due(app: &App, term: Term) -> Result<(), ServiceError> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    if !store::lease::lock_term(&mut tx, LEADER, term.0).await? {
+        return Ok(());
+    }
+    let orders = store::payment::take_due(&mut tx, now, now + ASK_AGAIN, DUE_BATCH).await?;
+    for order in &orders {
+        store::queue::send(&mut tx, Queue::Payment, "pay", order.0, None).await?;
+    }
+    tx.commit().await?;
+    if !orders.is_empty() {
+        app.payments_waiting.notify_one();
+    }
+    Ok(())
 }
 
 enum Next<'a> {
@@ -304,16 +335,19 @@ fn answer_of_error(error: GatewayError) -> Answer {
 }
 
 /// Settles tries by their answers, and acknowledges their messages: order, history, units, payment and message in one
-/// transaction. A try or order that has been settled meanwhile stays as it is. Open answers, and customers who are still to
-/// authenticate, keep their message: its next delivery asks the provider.
+/// transaction. A try or order that has been settled meanwhile stays as it is. For open answers, and customers who are still to
+/// authenticate, the provider is asked again after a pause, see [`send_due`].
 pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), ServiceError> {
     let now = app.clock.now();
     let slot = app.counter_slots.settlement();
     let ids: Vec<OrderId> = answered.iter().map(|(begun, _)| begun.order).collect();
-    let results: Vec<TryResult> = answered.iter().filter_map(|(begun, answer)| result(begun.payment, answer)).collect();
+    let results: Vec<TryResult> =
+        answered.iter().filter_map(|(begun, answer)| result(begun.payment, answer, now + pause_after(begun.resumed))).collect();
+    let is_open = |answer: &Answer| matches!(answer, Answer::Open { .. });
+    let open: Vec<_> = answered.iter().filter(|(_, answer)| is_open(answer)).collect();
+    let open: Vec<_> = open.into_iter().map(|(begun, _)| (begun.payment, now + pause_after(begun.resumed))).collect();
     let answers: HashMap<OrderId, &Answer> = answered.iter().map(|(begun, answer)| (begun.order, answer)).collect();
-    let stays = |answer: &Answer| matches!(answer, Answer::Open { .. } | Answer::RequiresAction { .. });
-    let done: Vec<i64> = answered.iter().filter(|(_, answer)| !stays(answer)).map(|(begun, _)| begun.delivery.message_id).collect();
+    let done: Vec<i64> = answered.iter().map(|(begun, _)| begun.delivery.message_id).collect();
     let is_waiting = |answer: &Answer| matches!(answer, Answer::RequiresAction { .. });
     let waiting: Vec<PaymentId> = answered.iter().filter(|(_, answer)| is_waiting(answer)).map(|(begun, _)| begun.payment).collect();
 
@@ -322,6 +356,7 @@ pub async fn settle(app: &App, answered: &[(Begun, Answer)]) -> Result<(), Servi
     let newly_waiting = store::payment::list_orders_of_processing(&mut tx, &waiting).await?;
     // A try that ended before, by another worker's answer, moves its order no more.
     let settled = store::payment::update_results(&mut tx, &results, now).await?;
+    store::payment::update_next_query(&mut tx, &open, now).await?;
     let mut changed = store::order::update_version(&mut tx, &newly_waiting, now).await?;
     let mut by_target: BTreeMap<&str, (OrderStatus, Vec<Order>)> = BTreeMap::new();
     let mut goes_back = Vec::new();
@@ -387,17 +422,20 @@ fn reason(status: OrderStatus) -> order::Reason {
     }
 }
 
-fn result(id: PaymentId, answer: &Answer) -> Option<TryResult> {
-    let result = |status| TryResult { id, status, method_label: None, next_action_url: None, failure_code: None };
+fn result(id: PaymentId, answer: &Answer, next_query_at: DateTime<Utc>) -> Option<TryResult> {
+    let result = |status| TryResult { id, status, method_label: None, next_action_url: None, failure_code: None, next_query_at: None };
     match answer.clone() {
         Answer::Captured { label } => Some(TryResult { method_label: label, ..result(PaymentStatus::Captured) }),
         Answer::Declined { code, label } => {
             Some(TryResult { failure_code: Some(code), method_label: label, ..result(PaymentStatus::Declined) })
         }
-        Answer::RequiresAction { url } => Some(TryResult { next_action_url: url, ..result(PaymentStatus::RequiresAction) }),
+        Answer::RequiresAction { url } => {
+            let next_query_at = Some(next_query_at);
+            Some(TryResult { next_action_url: url, next_query_at, ..result(PaymentStatus::RequiresAction) })
+        }
         Answer::Abandoned => Some(TryResult { failure_code: Some("not_authenticated".to_owned()), ..result(PaymentStatus::Failed) }),
         Answer::Mismatch => Some(result(PaymentStatus::Unknown)),
-        // Still under way: the deadline and the next delivery decide.
+        // Still under way: the provider is asked again.
         Answer::Open { .. } => None,
     }
 }

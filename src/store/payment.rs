@@ -165,6 +165,8 @@ pub struct TryResult {
     pub method_label: Option<String>,
     pub next_action_url: Option<String>,
     pub failure_code: Option<String>,
+    /// When the provider is to be asked again; never, when the answer is final or for people.
+    pub next_query_at: Option<DateTime<Utc>>,
 }
 
 /// The orders of those of these tries that have no answer of any kind yet. Call with the orders' rows locked.
@@ -183,8 +185,9 @@ pub async fn update_results(db: &mut PgConnection, results: &[TryResult], at: Da
         r#"UPDATE payment p
               SET status = r.status, method_label = coalesce(r.method_label, p.method_label), next_action_url = r.next_action_url,
                   failure_code = r.failure_code, calls = p.calls + 1, updated_at = $6,
-                  next_query_at = CASE WHEN r.status IN ('REQUIRES_ACTION', 'UNKNOWN') THEN p.next_query_at END
-             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) AS r (id, status, method_label, next_action_url, failure_code)
+                  next_query_at = r.next_query_at, deadline = least(p.deadline, $6)
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $7::timestamptz[])
+                  AS r (id, status, method_label, next_action_url, failure_code, next_query_at)
             WHERE p.id = r.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')
         RETURNING p.order_id AS "order_id: OrderId""#,
         &results.iter().map(|result| result.id.0).collect::<Vec<_>>(),
@@ -193,6 +196,7 @@ pub async fn update_results(db: &mut PgConnection, results: &[TryResult], at: Da
         &results.iter().map(|result| result.next_action_url.clone()).collect::<Vec<_>>() as _,
         &results.iter().map(|result| result.failure_code.clone()).collect::<Vec<_>>() as _,
         at,
+        &results.iter().map(|result| result.next_query_at).collect::<Vec<_>>() as _,
     );
     Ok(orders.fetch_all(db).await?)
 }
@@ -214,4 +218,36 @@ pub async fn update_given_up(db: &mut PgConnection, order: OrderId, at: DateTime
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The provider has not said yet what became of these tries: whoever begins them next, from then on, asks it first. Call with the
+/// orders' rows locked.
+pub async fn update_next_query(db: &mut PgConnection, tries: &[(PaymentId, DateTime<Utc>)], at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE payment p SET next_query_at = t.next_query_at, deadline = least(p.deadline, $3), calls = p.calls + 1, updated_at = $3
+           FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, next_query_at)
+          WHERE p.id = t.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')",
+        &tries.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
+        &tries.iter().map(|(_, next)| *next).collect::<Vec<_>>(),
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Orders with a try about which the provider is to be asked now, at most `limit`. They are due again at `again`, should their
+/// messages not have been handled by then.
+pub async fn take_due(db: &mut PgConnection, now: DateTime<Utc>, again: DateTime<Utc>, limit: i64) -> Result<Vec<OrderId>, StoreError> {
+    let orders = sqlx::query_scalar!(
+        r#"UPDATE payment SET next_query_at = $2
+            WHERE id IN (SELECT id FROM payment
+                          WHERE next_query_at <= $1 AND status IN ('PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')
+                          ORDER BY next_query_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+        RETURNING order_id AS "order_id: OrderId""#,
+        now,
+        again,
+        limit,
+    );
+    Ok(orders.fetch_all(db).await?)
 }

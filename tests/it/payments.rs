@@ -196,3 +196,28 @@ async fn a_customer_who_authenticates_pays_and_one_who_does_not_gives_the_units_
     assert_eq!(test.simulator.simulator.ledger().charges, 1);
     test.finish().await;
 }
+
+#[tokio::test]
+async fn a_payment_that_waits_is_no_message_and_the_leader_has_the_provider_asked() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(2, 1).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let provider = &test.simulator.simulator;
+    let waiting = "SELECT count(*) FROM payment WHERE status IN ('PROCESSING', 'REQUIRES_ACTION') AND next_query_at > now()
+                      AND NOT EXISTS (SELECT 1 FROM pgmq.q_payment)";
+
+    // Of one the answer is lost, the other one waits for its customer at the bank.
+    provider.script(FaultScript::once(Operation::ConfirmIntent, Fault::DropAfter)).unwrap();
+    let anns = ann.must_buy(sale, 1, json!({})).await;
+    until(async || (test.scalar(waiting).await == 1).then_some(())).await;
+    let bobs = bob.must_buy(sale, 1, json!({ "paymentMethod": "pm_card_authenticationRequired" })).await;
+    until(async || (bob.order(&bobs).await["payments"][0]["status"] == "REQUIRES_ACTION").then_some(())).await;
+
+    ann.until_order_is(&anns, "PAID").await;
+    until(async || (test.scalar(waiting).await == 1).then_some(())).await;
+    let asked = provider.calls(Operation::RetrieveIntent);
+    until(async || (provider.calls(Operation::RetrieveIntent) > asked).then_some(())).await;
+    assert_eq!(bob.order(&bobs).await["status"], "AWAITING_PAYMENT");
+    assert_eq!(provider.ledger().charges, 1);
+    test.finish().await;
+}
