@@ -96,7 +96,7 @@ async function run() {
     // GraphiQL stores its tabs a moment after it has shown them.
     const stored = await until("the tabs to be stored", () => watcher.evaluate(() => sessionStorage.getItem("graphiql:tabState")));
     const { tabs } = JSON.parse(stored);
-    assert.equal(tabs.length, 9, "the number of tabs");
+    assert.equal(tabs.length, 10, "the number of tabs");
     for (const tab of tabs) {
       JSON.parse(tab.variables || "{}");
       const errors = validate(schema, parse(tab.query)).map((error) => error.message);

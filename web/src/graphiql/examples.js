@@ -15,7 +15,7 @@ export function randomUuid() {
 export function exampleTabs() {
   return [
     {
-      query: `# 1 of 9 · The sales that are open now.
+      query: `# 1 of 10 · The sales that are open now.
 # Ctrl+Enter (⌘+Enter on a Mac) runs it.
 #
 # Copy the "id" of a sale: tab BuyNow needs it.
@@ -40,7 +40,7 @@ query FlashSales {
 `,
     },
     {
-      query: `# 2 of 9 · A new account.
+      query: `# 2 of 10 · A new account.
 #
 # The answer is the same whether the address is known or
 # not. A link comes by mail; a demo shows its mail at
@@ -58,7 +58,7 @@ mutation SignUp($input: SignUpInput!) {
       }),
     },
     {
-      query: `# 3 of 9 · Buying needs a verified address.
+      query: `# 3 of 10 · Buying needs a verified address.
 #
 # The link in the mail opens a page that does this on a
 # click. To do it here, copy what stands behind "token="
@@ -74,7 +74,7 @@ mutation VerifyEmail($input: VerifyEmailInput!) {
       variables: json({ input: { token: "" } }),
     },
     {
-      query: `# 4 of 9 · This also signs the page in, as the form at the
+      query: `# 4 of 10 · This also signs the page in, as the form at the
 # top does: the access token then goes with every request
 # and is renewed in time.
 #
@@ -92,7 +92,7 @@ mutation LogIn($input: LogInInput!) {
       variables: json({ input: { email: "minji@example.com", password: "correct horse battery" } }),
     },
     {
-      query: `# 5 of 9 · Where to send it. BuyNow takes the default
+      query: `# 5 of 10 · Where to send it. BuyNow takes the default
 # address when none is named.
 
 mutation SaveAddress($input: SaveAddressInput!) {
@@ -118,7 +118,7 @@ mutation SaveAddress($input: SaveAddressInput!) {
       }),
     },
     {
-      query: `# 6 of 9 · The purchase: one call, safe to repeat.
+      query: `# 6 of 10 · The purchase: one call, safe to repeat.
 #
 # flashSaleId: copy the "id" from tab FlashSales.
 #
@@ -157,7 +157,7 @@ mutation BuyNow($input: BuyNowInput!) {
       }),
     },
     {
-      query: `# 7 of 9 · All your orders, live: the present state at
+      query: `# 7 of 10 · All your orders, live: the present state at
 # once, then every change. Needs signing in.
 #
 # To watch an order from its first moment, open this page
@@ -178,7 +178,34 @@ subscription OrderUpdates {
 `,
     },
     {
-      query: `# 8 of 9 · The catalogue, a page at a time: for the next
+      query: `# 8 of 10 · Calls an order off: paste an "id" of the
+# tab before. Needs signing in.
+#
+# CANCELLING: the money is on its way back, and the units
+# come back after it. Run it again: the same key is the
+# same request.
+
+mutation CancelOrder($input: CancelOrderInput!) {
+  cancelOrder(input: $input) {
+    order {
+      id version status
+      refunded { amount currency }
+      payments {
+        status methodLabel
+        refunds { status amount { amount currency } }
+      }
+      history { status reasonCode reason at }
+    }
+    userErrors { code message field }
+  }
+}
+`,
+      variables: json({
+        input: { orderId: "", reason: "Ordered by mistake", idempotencyKey: randomUuid() },
+      }),
+    },
+    {
+      query: `# 9 of 10 · The catalogue, a page at a time: for the next
 # one put "endCursor" into "after".
 
 query Products(
@@ -205,7 +232,7 @@ query Products(
       variables: json({ first: 10, after: null, filter: { inStock: true }, sort: "PRICE_ASC" }),
     },
     {
-      query: `# 9 of 9 · Who you are: null when nobody is signed in.
+      query: `# 10 of 10 · Who you are: null when nobody is signed in.
 
 query Viewer {
   viewer {
