@@ -228,6 +228,8 @@ pub struct MailConfig {
 pub struct PaymentConfig {
     pub url: String,
     pub secret_key: SecretString,
+    /// Of the endpoint for the provider's events; without it there is none.
+    pub webhook_secret: Option<SecretString>,
 }
 
 #[derive(Clone, Debug)]
@@ -332,6 +334,7 @@ impl Config {
             payment: PaymentConfig {
                 url: reader.url("PAYMENT_URL", "https://api.stripe.com", &["http", "https"]),
                 secret_key: reader.secret("PAYMENT_SECRET_KEY", "the payment provider's secret key"),
+                webhook_secret: reader.text("PAYMENT_WEBHOOK_SECRET").map(Into::into),
             },
             jobs: JobsConfig::from_reader(reader),
             purchase: PurchaseConfig {

@@ -6,6 +6,7 @@
 mod answer;
 #[cfg(test)]
 mod tests;
+pub mod webhook;
 
 use std::{fmt, time::Duration};
 

@@ -8,6 +8,7 @@ mod graphql;
 mod health;
 mod mailbox;
 mod pages;
+mod webhooks;
 mod websocket;
 
 use axum::{
@@ -55,6 +56,7 @@ pub fn router(app: App, stop: CancellationToken, sockets: TaskTracker) -> Router
     let mut router = Router::new()
         .route("/graphql", post(graphql::execute).fallback(graphql::wrong_method))
         .route("/graphql/ws", any(websocket::upgrade))
+        .route("/webhooks/stripe", post(webhooks::stripe))
         .route("/verify", get(pages::verify))
         .route("/reset", get(pages::reset))
         .route("/assets/{file}", get(pages::asset))

@@ -21,6 +21,7 @@ pub mod retry;
 pub mod sale_feed;
 pub mod seed;
 pub mod session;
+pub mod webhook;
 
 use crate::{
     auth::{access_token::AccessTokenError, password::PasswordError},

@@ -29,6 +29,7 @@ pub mod session;
 pub mod stampede;
 pub mod stock;
 mod types;
+pub mod webhook;
 
 use std::time::Duration;
 

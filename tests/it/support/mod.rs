@@ -194,6 +194,7 @@ fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) ->
         ("TOKEN_KEYS", key),
         ("PAYMENT_URL", payment_url),
         ("PAYMENT_SECRET_KEY", "sk_test_tests"),
+        ("PAYMENT_WEBHOOK_SECRET", "whsec_tests"),
         ("DEVELOPER_TOOLS", "on"),
         ("JOB_VISIBILITY_SECONDS", "2"),
         ("JOB_STEP_DEADLINE_SECONDS", "1"),
