@@ -40,7 +40,7 @@ use crate::{
 /// Orders whose hold is ended in one transaction.
 pub const EXPIRY_BATCH: i64 = 100;
 
-/// Why an order moves: a code for clients, and perhaps words for people, never personal data.
+/// Why an order moves: a code for clients, and perhaps words for people, as somebody typed them for the order's history.
 #[derive(Clone, Debug, Default)]
 pub struct Reason {
     pub code: Option<OrderEventReason>,

@@ -89,13 +89,15 @@ async fn settle(app: &App, delivery: &Delivery, refund: &Refund, reference: &str
     let mut orders = store::order::lock_by_ids(&mut tx, &[refund.order_id]).await?;
     let is_new = store::refund::update_succeeded(&mut tx, refund.id, reference, now).await?;
     if is_new {
-        let is_whole = left(&mut tx, refund.order_id).await? == 0 && !has_open(&mut tx, refund).await?;
+        let is_last = !has_open(&mut tx, refund).await?;
+        let is_whole = is_last && left(&mut tx, refund.order_id).await? == 0;
         // An order in review whose refund was sent again goes on from where it was.
         let moved = match orders.first().map(|order| order.status_before_review.unwrap_or(order.status)) {
             Some(OrderStatus::Cancelling) if is_whole => {
                 order::transition(app, &mut tx, &mut orders, OrderStatus::Cancelled, order::Reason::default()).await?
             }
-            Some(OrderStatus::Refunding) => {
+            // While another part is on its way, the order is, too.
+            Some(OrderStatus::Refunding) if is_last => {
                 let to = if is_whole { OrderStatus::Refunded } else { OrderStatus::PartlyRefunded };
                 order::transition(app, &mut tx, &mut orders, to, order::Reason::default()).await?
             }

@@ -288,7 +288,7 @@ pub struct Step {
     pub from_version: i32,
     pub to: OrderStatus,
     pub reason: Option<OrderEventReason>,
-    /// For people; never personal data.
+    /// For people: as somebody typed it for the order's history, or words of ours.
     pub note: Option<String>,
 }
 

@@ -257,6 +257,31 @@ async fn refunds_of_parts_move_no_state_and_never_add_up_to_more_than_was_paid()
 }
 
 #[tokio::test]
+async fn an_order_is_refunding_until_the_last_of_its_refunds_has_gone() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let eve = test.staff().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    let provider = &test.simulator.simulator;
+
+    // The first part is held back at the provider; the rest overtakes it.
+    provider.script(FaultScript::once(Operation::CreateRefund, Fault::HoldBefore)).unwrap();
+    let part = json!({ "orderId": order, "amount": "100", "reason": "A scratch", "idempotencyKey": new_key() });
+    assert_eq!(status_after(&eve, "refundOrder", part).await, "PAID");
+    provider.wait_for_held(1).await;
+    let rest = json!({ "orderId": order, "reason": "All of it", "idempotencyKey": new_key() });
+    assert_eq!(status_after(&eve, "refundOrder", rest).await, "REFUNDING");
+    provider.clear_faults();
+
+    let refunded = ann.until_order_is(&order, "REFUNDED").await;
+    assert_eq!(statuses(&refunded), ["AWAITING_PAYMENT", "PAID", "REFUNDING", "REFUNDED"]);
+    assert_eq!((kept(&test), provider.ledger().refunds), (0, 2));
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn a_refund_whose_answer_is_lost_is_asked_for_again_and_paid_once() {
     let test = TestApp::start_with_jobs().await;
     let sale = test.open_sale(1, 1).await;
