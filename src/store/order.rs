@@ -270,6 +270,9 @@ pub async fn list_events(db: &mut PgConnection, orders: &[OrderId]) -> Result<Ve
 
 /// Counts a change that is not one of the status, so that subscribers are told. Call with the rows locked.
 pub async fn update_version(db: &mut PgConnection, ids: &[OrderId], at: DateTime<Utc>) -> Result<Vec<(OrderId, CustomerId)>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = sqlx::query!(
         r#"UPDATE orders SET version = version + 1, updated_at = $2 WHERE id = ANY($1)
         RETURNING id AS "id: OrderId", customer_id AS "customer_id: CustomerId""#,

@@ -97,6 +97,9 @@ pub async fn insert_tries(
     deadline: DateTime<Utc>,
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    if tries.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "INSERT INTO payment (id, order_id, try_number, status, amount_minor, currency, provider, payment_method, deadline, next_query_at, created_at, updated_at)
          SELECT t.id, t.order_id, t.try_number, 'PROCESSING', t.amount_minor, t.currency, $7, t.payment_method, $8, $8, $9, $9
@@ -124,6 +127,9 @@ pub async fn update_deadline(
     deadline: DateTime<Utc>,
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "UPDATE payment SET deadline = $2, next_query_at = $2, resumes = resumes + 1, updated_at = $3 WHERE id = ANY($1)",
         ids as _,
@@ -171,6 +177,9 @@ pub struct TryResult {
 
 /// The orders of those of these tries that have no answer of any kind yet. Call with the orders' rows locked.
 pub async fn list_orders_of_processing(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec<OrderId>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let orders = sqlx::query_scalar!(
         r#"SELECT order_id AS "order_id: OrderId" FROM payment WHERE id = ANY($1) AND status = 'PROCESSING'"#,
         ids as _,
@@ -223,6 +232,9 @@ pub async fn update_given_up(db: &mut PgConnection, order: OrderId, at: DateTime
 /// The provider has not said yet what became of these tries: whoever begins them next, from then on, asks it first. Call with the
 /// orders' rows locked.
 pub async fn update_next_query(db: &mut PgConnection, tries: &[(PaymentId, DateTime<Utc>)], at: DateTime<Utc>) -> Result<(), StoreError> {
+    if tries.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "UPDATE payment p SET next_query_at = t.next_query_at, deadline = least(p.deadline, $3), calls = p.calls + 1, updated_at = $3
            FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, next_query_at)
