@@ -36,6 +36,22 @@ pub enum MailError {
     Smtp(#[from] lettre::transport::smtp::Error),
 }
 
+impl MailError {
+    /// What went wrong, without the server's own words: they may repeat the recipient's address.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Config(_) => "the mailer is not configured".to_owned(),
+            Self::Message(_) => "the mail cannot be written".to_owned(),
+            Self::Smtp(error) if error.is_timeout() => "the mail server does not answer".to_owned(),
+            Self::Smtp(error) => match error.status() {
+                Some(code) => format!("the mail server answers {code}"),
+                None => "the mail server cannot be reached".to_owned(),
+            },
+        }
+    }
+}
+
 pub enum Mailer {
     Smtp { transport: Box<AsyncSmtpTransport<Tokio1Executor>>, from: Sender },
     Mailbox(Arc<Mailbox>),

@@ -1,7 +1,7 @@
 //! Sends mails. Trigger: queue `mail`, message kind `send`, the mail's id.
 //!
-//! Idempotent as far as mail can be: a mail that is sent is forgotten with its message. A failure leaves the message for
-//! its next delivery.
+//! Idempotent as far as mail can be: a mail that is sent is forgotten with its message. A failure is put off and tried again, and
+//! is a dead letter in the end.
 
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{ServiceError, account::Recipient};
+use super::{ServiceError, account::Recipient, retry};
 use crate::{
     app::App,
     auth::secret_token::SecretToken,
@@ -87,19 +87,24 @@ pub async fn send(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, l
     Ok(())
 }
 
-/// Sends the mail of a delivery, then marks it as sent, forgets it and acknowledges the message in one transaction. No
-/// connection is held while the server is talked to: the message's visibility keeps other workers away. A mail whose worker
+/// Sends the mail of a delivery, then marks it as sent, forgets it and acknowledges the message in one transaction. One that cannot be
+/// sent is put off and tried again, and is a dead letter in the end. No connection is held while the server is talked to: the message's visibility keeps other workers away. A mail whose worker
 /// dies between the server's yes and the commit goes out twice: mail knows no idempotency key.
 pub async fn deliver(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
     let id = MailId(delivery.id);
     let unsent = store::mail::find_unsent(&mut *app.db.acquire().await?, id).await?;
     if let Some(sealed) = unsent {
         let mail: Mail = serde_json::from_str(&app.sealing.open(SealedColumn::MailContent, id.0, &sealed)?)?;
-        app.mailer.send(&mail, app.clock.now()).await?;
+        if let Err(error) = app.mailer.send(&mail, app.clock.now()).await {
+            let mut tx = app.db.begin().await?;
+            retry::put_off(app, &mut tx, delivery, &error.brief()).await?;
+            tx.commit().await?;
+            return Ok(());
+        }
     }
     let mut tx = app.db.begin().await?;
     store::mail::update_sent(&mut tx, id, app.clock.now()).await?;
-    store::queue::delete(&mut tx, delivery.queue, &[delivery.message_id]).await?;
+    retry::acknowledge(&mut tx, delivery).await?;
     tx.commit().await?;
     Ok(())
 }

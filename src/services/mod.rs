@@ -25,7 +25,6 @@ pub mod webhook;
 
 use crate::{
     auth::{access_token::AccessTokenError, password::PasswordError},
-    clients::mailer::MailError,
     sealing::SealingError,
     store::StoreError,
 };
@@ -41,8 +40,6 @@ pub enum ServiceError {
     Password(#[from] PasswordError),
     #[error(transparent)]
     AccessToken(#[from] AccessTokenError),
-    #[error(transparent)]
-    Mail(#[from] MailError),
     #[error("a stored value does not read: {0}")]
     Stored(#[from] serde_json::Error),
     /// COMMIT was sent and its answer is lost: the same call with the same key tells.

@@ -81,6 +81,7 @@ pub async fn send_due(app: &App, term: Term) -> Result<(), ServiceError> {
     if sent > 0 {
         app.refunds_waiting.notify_one();
         app.payments_waiting.notify_one();
+        app.mail_waiting.notify_one();
     }
     Ok(())
 }

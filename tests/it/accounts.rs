@@ -324,3 +324,23 @@ async fn who_signed_up_with_the_address_of_another_keeps_nothing_once_its_owner_
     assert_eq!(data["viewer"], json!({ "name": "Victor", "addresses": [] }));
     test.finish().await;
 }
+
+#[tokio::test]
+async fn a_mail_that_cannot_be_sent_is_tried_again_and_arrives() {
+    let test = TestApp::start().await;
+    assert_eq!(sign_up(&test.anonymous(), "late@example.com", "Late", PASSWORD).await["accepted"], true);
+
+    let mut worker = test.worker();
+    let put_off = "SELECT count(*) FROM retry WHERE queue = 'mail' AND attempts = 1 AND due_at IS NOT NULL
+                      AND last_error = 'the mail server cannot be reached' AND NOT EXISTS (SELECT 1 FROM pgmq.q_mail)";
+    until(async || (test.scalar(put_off).await == 1).then_some(())).await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+
+    // The mail server is back, and the pause is over.
+    test.execute("UPDATE retry SET due_at = now(); UPDATE lease SET expires_at = now()").await;
+    test.start_jobs();
+    test.token_mailed_to("late@example.com", 1).await;
+    until(async || (test.scalar("SELECT count(*) FROM retry").await == 0).then_some(())).await;
+    test.finish().await;
+}

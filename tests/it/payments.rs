@@ -1,7 +1,5 @@
 //! Payments whose workers die, whose answers are lost, whose provider misbehaves: each order is charged once or not at all.
 
-use std::process::{Child, Command, Stdio};
-
 use futures_util::{StreamExt, stream};
 use hmac::{Hmac, Mac};
 use serde_json::json;
@@ -12,19 +10,6 @@ use whitemonday::{
 };
 
 use crate::support::{Client, TestApp, new_key, until};
-
-/// A worker process of its own, which can be killed.
-fn worker(test: &TestApp) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_whitemonday"))
-        .arg("work")
-        .env_clear()
-        .envs(test.settings())
-        .env("SMTP_URL", "smtp://127.0.0.1:9")
-        .env("LOG", "error")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
-}
 
 async fn buy_many(test: &TestApp, sale: FlashSaleId, count: usize) -> Vec<(Client, String)> {
     let buyers = test.customers(count).await;
@@ -51,14 +36,14 @@ async fn payments_of_a_killed_worker_are_settled_by_the_next_one_and_charged_onc
 
     // The first worker is killed while the provider holds its answers back: the charges are made, nobody knows.
     provider.script(FaultScript::always(Operation::ConfirmIntent, Fault::HoldAfter)).unwrap();
-    let mut first = worker(&test);
+    let mut first = test.worker();
     provider.wait_for_held(30).await;
     first.kill().unwrap();
     first.wait().unwrap();
     provider.clear_faults();
     assert!(provider.ledger().charges >= 30);
 
-    let mut second = worker(&test);
+    let mut second = test.worker();
     until_none_awaits_payment(&test).await;
     second.kill().unwrap();
     second.wait().unwrap();
@@ -82,7 +67,7 @@ async fn a_worker_killed_before_the_provider_knows_leaves_nothing_behind() {
     let provider = &test.simulator.simulator;
 
     provider.script(FaultScript::always(Operation::CreateIntent, Fault::HoldBefore)).unwrap();
-    let mut first = worker(&test);
+    let mut first = test.worker();
     provider.wait_for_held(20).await;
     first.kill().unwrap();
     first.wait().unwrap();

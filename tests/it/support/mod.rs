@@ -4,7 +4,13 @@
 pub mod client;
 mod database;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use secrecy::ExposeSecret;
@@ -84,6 +90,19 @@ impl TestApp {
     /// The settings of this program, for a child process.
     pub fn settings(&self) -> BTreeMap<String, String> {
         settings_for(&self.database.url, &self.simulator.url, &[])
+    }
+
+    /// A worker process of its own, which can be killed. No mail server answers it.
+    pub fn worker(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_whitemonday"))
+            .arg("work")
+            .env_clear()
+            .envs(self.settings())
+            .env("SMTP_URL", "smtp://127.0.0.1:9")
+            .env("LOG", "error")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
     /// Runs a command of the program, on this one's settings, to its end.
