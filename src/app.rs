@@ -184,9 +184,9 @@ impl CounterSlots {
         self.0 + batcher::WORKERS + rand::random_range(0..Self::SETTLEMENT)
     }
 
-    /// The slot of holds that end.
+    /// The slot of whatever else moves orders: holds that end, and changes that somebody asks for.
     #[must_use]
-    pub const fn expiry(self) -> i16 {
+    pub const fn changes(self) -> i16 {
         self.0 + Self::EACH - 1
     }
 }

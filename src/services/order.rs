@@ -185,7 +185,11 @@ impl Change {
     async fn finish(mut self, app: &App) -> Result<Changed, ServiceError> {
         let (id, customer) = (self.order().id, self.order().customer_id);
         if let Some(request) = &self.request {
-            store::idempotency::insert(&mut self.tx, &request.key(self.actor), id.0, app.clock.now()).await?;
+            match store::idempotency::insert(&mut self.tx, &request.key(self.actor), id.0, app.clock.now()).await {
+                // At the same moment, for another order: the row that is locked here was not that one's.
+                Err(error) if error.violates(store::idempotency::KEY_ONCE) => return Ok(Changed::KeyReused),
+                inserted => inserted?,
+            }
         }
         self.tx.commit().await?;
         app.order_feed.ring(&[(id, customer)]);
@@ -212,7 +216,7 @@ pub async fn expire_due(app: &App, term: Term) -> Result<usize, ServiceError> {
     transition(app, &mut tx, &mut due, OrderStatus::Expiring, OrderEventReason::HoldExpired.into()).await?;
     let (waiting, mut over): (Vec<Order>, Vec<Order>) = due.into_iter().partition(|order| being_paid.contains(&order.id));
     let expired = transition(app, &mut tx, &mut over, OrderStatus::Expired, OrderEventReason::HoldExpired.into()).await?;
-    store::stock::release_units(&mut tx, &expired, StockMovementKind::Released, app.counter_slots.expiry(), now).await?;
+    store::stock::release_units(&mut tx, &expired, StockMovementKind::Released, app.counter_slots.changes(), now).await?;
     tx.commit().await?;
     let changed: Vec<_> = waiting.iter().chain(&over).map(|order| (order.id, order.customer_id)).collect();
     app.order_feed.ring(&changed);

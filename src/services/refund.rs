@@ -109,7 +109,7 @@ async fn settle(app: &App, delivery: &Delivery, refund: &Refund, reference: &str
             _ => None,
         };
         if let Some(kind) = comes_back {
-            store::stock::release_units(&mut tx, &moved, kind, app.counter_slots.expiry(), now).await?;
+            store::stock::release_units(&mut tx, &moved, kind, app.counter_slots.changes(), now).await?;
         }
         if moved.is_empty() {
             store::order::update_version(&mut tx, &[refund.order_id], now).await?;

@@ -15,6 +15,9 @@ pub struct Key<'a> {
     pub request_hash: &'a [u8],
 }
 
+/// The constraint that a key in use on another connection breaks.
+pub const KEY_ONCE: &str = "idempotency_key_once";
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Earlier {
     /// The key is new.

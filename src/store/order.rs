@@ -1,6 +1,6 @@
 //! Orders with their lines and history.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -325,15 +325,26 @@ pub async fn update_status(db: &mut PgConnection, steps: &[Step], at: DateTime<U
     if updated.rows_affected() == steps.len() as u64 { Ok(()) } else { Err(StoreError::Missing("order at the version that was locked")) }
 }
 
-/// Gives an order that claims its units anew its hold and the payment method of the next try. Call with the row locked.
+/// Gives an order that claims its units anew the payment method of the next try and a hold from `at` on: the shortest of its sales'
+/// holds, `ordinary` at most. Call with the row locked.
 pub async fn update_for_retry(
     db: &mut PgConnection,
     id: OrderId,
     payment_method: &str,
-    hold_expires_at: DateTime<Utc>,
+    at: DateTime<Utc>,
+    ordinary: TimeDelta,
 ) -> Result<(), StoreError> {
-    let updated =
-        sqlx::query!("UPDATE orders SET payment_method = $2, hold_expires_at = $3 WHERE id = $1", id as _, payment_method, hold_expires_at);
+    let updated = sqlx::query!(
+        "UPDATE orders
+            SET payment_method = $2,
+                hold_expires_at = $3::timestamptz + make_interval(secs => least($4::double precision, (
+                    SELECT min(s.hold_seconds) FROM order_line l JOIN flash_sale s ON s.id = l.flash_sale_id WHERE l.order_id = $1)))
+          WHERE id = $1",
+        id as _,
+        payment_method,
+        at,
+        ordinary.as_seconds_f64(),
+    );
     expect_one(updated.execute(db).await?.rows_affected(), "order")
 }
 

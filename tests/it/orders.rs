@@ -86,6 +86,23 @@ async fn an_order_that_nobody_is_charged_for_is_called_off_at_once_and_once() {
 }
 
 #[tokio::test]
+async fn one_key_for_two_orders_at_the_same_moment_is_used_for_one_of_them() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(2, 2).await;
+    let ann = test.customer().await;
+    let [first, second] = [ann.must_buy(sale, 1, json!({})).await, ann.must_buy(sale, 1, json!({})).await];
+    let key = new_key();
+    let cancel = |order: &str| change(&ann, "cancelOrder", json!({ "orderId": order, "idempotencyKey": key }));
+
+    let (a, b) = tokio::join!(cancel(&first), cancel(&second));
+
+    let reused = [&a, &b].iter().filter(|payload| payload["userErrors"][0]["code"] == "IDEMPOTENCY_KEY_REUSED").count();
+    assert_eq!(reused, 1, "{a:#} {b:#}");
+    assert_eq!(test.free_units(sale).await, 1);
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn a_paid_order_that_is_called_off_gives_money_back_and_then_units_once() {
     let test = TestApp::start_with_jobs().await;
     let sale = test.open_sale(2, 2).await;
@@ -180,6 +197,11 @@ async fn a_second_card_pays_after_a_decline_while_units_last() {
 
     // A refusal has left the key free.
     assert_eq!(status_after(&ann, "retryPayment", input.clone()).await, "AWAITING_PAYMENT");
+    // A new hold, from the retry on, as long as the sale says.
+    let holds = "SELECT count(*) FROM orders o JOIN order_line l ON l.order_id = o.id JOIN flash_sale s ON s.id = l.flash_sale_id
+                  WHERE o.hold_expires_at BETWEEN o.created_at + make_interval(secs => s.hold_seconds + 0.000001)
+                                              AND now() + make_interval(secs => s.hold_seconds)";
+    assert_eq!(test.scalar(holds).await, 1);
     let paid = ann.until_order_is(&order, "PAID").await;
     assert_eq!(statuses(&paid), ["AWAITING_PAYMENT", "PAYMENT_FAILED", "AWAITING_PAYMENT", "PAID"]);
     assert_eq!(paid["payments"].as_array().unwrap().len(), 2);

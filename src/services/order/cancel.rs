@@ -63,7 +63,7 @@ async fn call_off_unpaid(app: &App, change: &mut Change, reason: Reason) -> Resu
     change.transition(app, OrderStatus::Cancelling, reason).await?;
     if store::payment::list_orders_being_paid(&mut change.tx, &[id]).await?.is_empty() {
         change.transition(app, OrderStatus::Cancelled, Reason::from(OrderEventReason::Customer)).await?;
-        store::stock::release_units(&mut change.tx, &[id], StockMovementKind::Released, app.counter_slots.expiry(), app.clock.now())
+        store::stock::release_units(&mut change.tx, &[id], StockMovementKind::Released, app.counter_slots.changes(), app.clock.now())
             .await?;
     } else {
         store::payment::update_given_up(&mut change.tx, id, app.clock.now()).await?;

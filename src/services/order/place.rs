@@ -28,7 +28,7 @@ use crate::{
 const MUTATION: &str = "checkOutCart";
 const MAX_LINES: usize = 100;
 /// How long an unpaid order keeps ordinary stock; with a line of a sale, the sale's hold decides.
-const HOLD: TimeDelta = TimeDelta::minutes(15);
+pub(super) const HOLD: TimeDelta = TimeDelta::minutes(15);
 
 pub struct Line {
     pub product: ProductId,
@@ -68,8 +68,8 @@ pub async fn place(app: &App, customer: CustomerId, input: &Place) -> Result<Pla
         tokio::time::sleep(wait).await;
         match place_once(app, customer, input).await {
             Ok(Placed::NotClaimed(Claim::Contended)) => {}
-            // The same key at the same moment: the other one has made the order.
-            Err(ServiceError::Store(error)) if error.violates(store::purchase::KEY_ONCE) => {}
+            // The same key at the same moment: the other one has made the order. Or others held locks for too long.
+            Err(ServiceError::Store(error)) if error.violates(store::purchase::KEY_ONCE) || error.is_transient() => {}
             placed => return placed,
         }
     }
@@ -118,7 +118,7 @@ async fn place_once(app: &App, customer: CustomerId, input: &Place) -> Result<Pl
         hold_expires_at: now + hold,
     };
     store::order::insert(&mut tx, &order, &lines, now).await?;
-    match store::stock::claim_order(&mut tx, id, app.counter_slots.expiry(), true, true, now).await? {
+    match store::stock::claim_order(&mut tx, id, app.counter_slots.changes(), true, true, now).await? {
         Claim::Claimed => {}
         refused => return Ok(Placed::NotClaimed(refused)),
     }

@@ -1,9 +1,8 @@
 //! A second card after a failed payment. Called by resolvers/order/mutation.rs.
 
-use chrono::TimeDelta;
 use uuid::Uuid;
 
-use super::{Actor, Change, Changed, Request};
+use super::{Actor, Change, Changed, Request, place::HOLD};
 use crate::{
     app::App,
     domain::{ids::OrderId, order::OrderStatus},
@@ -14,9 +13,6 @@ use crate::{
     store::{self, queue::Queue, stock::Claim},
 };
 
-/// How long the units are held for the new try.
-const HOLD: TimeDelta = TimeDelta::minutes(5);
-
 /// Claims the order's units anew, at the order's price, and queues a try with another payment method; the sale must be open still.
 /// One transaction; the order's row is locked, then quotas and units. Idempotent by the actor's key, whatever the payment method:
 /// clients make a new token for the same card when they repeat a call.
@@ -26,9 +22,11 @@ pub async fn retry_payment(app: &App, actor: Actor, id: OrderId, payment_method:
     }
     for wait in CONTENTION_WAITS {
         tokio::time::sleep(wait).await;
-        match retry_once(app, actor, id, payment_method, key).await? {
-            Changed::NotClaimed(Claim::Contended) => {}
-            changed => return Ok(changed),
+        match retry_once(app, actor, id, payment_method, key).await {
+            Ok(Changed::NotClaimed(Claim::Contended)) => {}
+            // Others held locks for too long.
+            Err(ServiceError::Store(error)) if error.is_transient() => {}
+            changed => return changed,
         }
     }
     Ok(Changed::NotClaimed(Claim::Contended))
@@ -44,11 +42,11 @@ async fn retry_once(app: &App, actor: Actor, id: OrderId, payment_method: &str, 
         return Ok(Changed::WrongState);
     }
     let now = app.clock.now();
-    match store::stock::claim_order(&mut change.tx, id, app.counter_slots.expiry(), false, true, now).await? {
+    match store::stock::claim_order(&mut change.tx, id, app.counter_slots.changes(), false, true, now).await? {
         Claim::Claimed => {}
         refused => return Ok(Changed::NotClaimed(refused)),
     }
-    store::order::update_for_retry(&mut change.tx, id, payment_method, now + HOLD).await?;
+    store::order::update_for_retry(&mut change.tx, id, payment_method, now, HOLD).await?;
     change.transition(app, OrderStatus::AwaitingPayment, actor.because(None)).await?;
     store::queue::send(&mut change.tx, Queue::Payment, "pay", id.0, None).await?;
     let changed = change.finish(app).await?;
