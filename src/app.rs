@@ -37,6 +37,8 @@ use crate::{
 const FOLLOWER_CONNECTIONS: u32 = 3;
 const PROVIDER_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROVIDER_ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+/// With the first one, three tries of a call in one delivery.
+const PROVIDER_REPETITIONS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -114,6 +116,8 @@ impl App {
             return_url: config.http.public_url.clone(),
             connect_timeout: PROVIDER_CONNECT_TIMEOUT,
             answer_timeout: PROVIDER_ANSWER_TIMEOUT,
+            calls_per_second: config.payment.calls_per_second,
+            repetitions: PROVIDER_REPETITIONS,
         })?;
         let pool = |connections, patience, name| store::pool(&config.database.url, connections, patience, name);
         let db = pool(config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?;

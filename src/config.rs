@@ -230,6 +230,8 @@ pub struct PaymentConfig {
     pub secret_key: SecretString,
     /// Of the endpoint for the provider's events; without it there is none.
     pub webhook_secret: Option<SecretString>,
+    /// What each worker process keeps to; none without a limit.
+    pub calls_per_second: Option<NonZeroU32>,
 }
 
 #[derive(Clone, Debug)]
@@ -331,11 +333,7 @@ impl Config {
                 },
                 from: reader.text("MAIL_FROM").unwrap_or_else(|| "WhiteMonday <no-reply@whitemonday.example>".to_owned()),
             },
-            payment: PaymentConfig {
-                url: reader.url("PAYMENT_URL", "https://api.stripe.com", &["http", "https"]),
-                secret_key: reader.secret("PAYMENT_SECRET_KEY", "the payment provider's secret key"),
-                webhook_secret: reader.text("PAYMENT_WEBHOOK_SECRET").map(Into::into),
-            },
+            payment: PaymentConfig::from_reader(reader),
             jobs: JobsConfig::from_reader(reader),
             purchase: PurchaseConfig {
                 per_minute: reader.parsed("BUY_NOW_PER_MINUTE", NonZeroU32::MIN.saturating_add(19), "a number above 0"),
@@ -395,6 +393,23 @@ impl KeysConfig {
                 keys.pop().unwrap_or_else(|| NumberedKey { id: 0, key: Zeroizing::new([0; 32]) })
             },
             tokens: reader.keys("TOKEN_KEYS"),
+        }
+    }
+}
+
+impl PaymentConfig {
+    /// Stripe takes a hundred calls a second of an account: some are left for others.
+    const STRIPE_CALLS_PER_SECOND: u32 = 80;
+
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        const STRIPE: &str = "https://api.stripe.com";
+        let url = reader.url("PAYMENT_URL", STRIPE, &["http", "https"]);
+        let usual = if url == STRIPE { Self::STRIPE_CALLS_PER_SECOND } else { 0 };
+        Self {
+            secret_key: reader.secret("PAYMENT_SECRET_KEY", "the payment provider's secret key"),
+            webhook_secret: reader.text("PAYMENT_WEBHOOK_SECRET").map(Into::into),
+            calls_per_second: NonZeroU32::new(reader.number("PAYMENT_CALLS_PER_SECOND", usual, 0..=100_000)),
+            url,
         }
     }
 }

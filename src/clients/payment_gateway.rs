@@ -1,14 +1,15 @@
 //! The payment provider: Stripe's `PaymentIntents`, or the simulator that speaks the same.
-//! Owns: the calls, and what an answer, or the lack of one, says about the money (`GatewayError`).
-//! Does not own: retries, the circuit breaker, or what becomes of an order. Called by services/payment.rs.
+//! Owns: the calls with their circuit breakers and rate (`guard`), and what an answer, or the lack of one, says about the money
+//! (`GatewayError`). Does not own: what becomes of an order. Called by services/payment.rs and services/refund.rs.
 //! An error's text holds codes and the provider's request id, never a key, a body or an address.
 
 mod answer;
+mod guard;
 #[cfg(test)]
 mod tests;
 pub mod webhook;
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, RequestBuilder, Url,
@@ -19,7 +20,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use answer::{send, send_refund};
+use super::circuit_breaker::Snapshot;
+use answer::{WireIntent, WireRefund};
+use guard::Guard;
+pub use guard::Operation;
 
 /// The shapes below are those of this version, whatever the account's default is.
 const API_VERSION: &str = "2025-03-31.basil";
@@ -36,6 +40,10 @@ pub struct GatewayConfig {
     pub connect_timeout: Duration,
     /// For the whole call, from its start to the end of the answer.
     pub answer_timeout: Duration,
+    /// What this process keeps to; none without a limit.
+    pub calls_per_second: Option<NonZeroU32>,
+    /// How often a call is made once more, with its key, while it fails in a way that may pass.
+    pub repetitions: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +144,9 @@ pub enum GatewayError {
     /// A call with this key is being executed: to be repeated with the same key, later. Not a failure of the provider.
     #[error("a call with the same key is in flight")]
     InFlight { retry_after: Option<Duration> },
+    /// Calls of this kind mostly fail, so that none is made for a while. Nothing was done.
+    #[error("the circuit breaker is open")]
+    BreakerOpen { retry_after: Duration },
     /// The provider knows no such object.
     #[error("no such object at the provider")]
     NotFound,
@@ -148,9 +159,37 @@ pub enum GatewayError {
     Rejected { status: u16, code: String, param: Option<String>, request_id: Option<String> },
 }
 
-/// The adapter; clones share its connections.
+impl GatewayError {
+    /// What could not even be sent: our mistake.
+    fn unsendable() -> Self {
+        Self::Rejected { status: 0, code: "unsendable".to_owned(), param: None, request_id: None }
+    }
+
+    /// The provider is ill, or does not want to be asked so much. A decline, or a call that is our mistake, says that it is well.
+    const fn is_failure(&self) -> bool {
+        matches!(self, Self::Safe { .. } | Self::Unknown { .. })
+    }
+
+    /// The same call, with the same key, may have another answer soon.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::Safe { .. } | Self::Unknown { .. } | Self::InFlight { .. })
+    }
+
+    /// How long the provider, or the breaker before it, wants to be left alone.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Safe { retry_after, .. } | Self::InFlight { retry_after } => *retry_after,
+            Self::BreakerOpen { retry_after } => Some(*retry_after),
+            _ => None,
+        }
+    }
+}
+
+/// The adapter; clones share its connections, breakers and rate.
 #[derive(Clone)]
 pub struct PaymentGateway {
+    guard: Arc<Guard>,
     http: Client,
     base_url: Url,
     return_url: String,
@@ -184,7 +223,18 @@ impl PaymentGateway {
             http = http.no_proxy();
         }
         let http = http.build().map_err(GatewayConfigError::Client)?;
-        Ok(Self { http, base_url, return_url: config.return_url.clone() })
+        let guard = Arc::new(Guard::new(config));
+        Ok(Self { guard, http, base_url, return_url: config.return_url.clone() })
+    }
+
+    /// How many of these calls the breakers would let through now; `None` is any number.
+    #[must_use]
+    pub fn room(&self, operations: &[Operation]) -> Option<u32> {
+        self.guard.room(operations)
+    }
+
+    pub fn breakers(&self) -> impl Iterator<Item = (Operation, Snapshot)> {
+        self.guard.snapshots()
     }
 
     /// Makes an unconfirmed intent: no money moves. Idempotent by `key`.
@@ -199,28 +249,28 @@ impl PaymentGateway {
             ("metadata[attempt_id]", new.attempt_id.to_string()),
             (EXPAND.0, EXPAND.1.to_owned()),
         ];
-        send(self.post(self.url(&[]), key).form(&form)).await
+        self.intent(Operation::CreateIntent, self.post(self.url(&[]), key).form(&form)).await
     }
 
     /// Takes the money, or says why not. Idempotent by `key`; an intent is charged once whatever the keys.
     #[tracing::instrument(name = "gateway.confirm_intent", skip_all)]
     pub async fn confirm_intent(&self, key: &str, id: &str, payment_method: &str) -> Result<Intent, GatewayError> {
         let form = [("payment_method", payment_method), ("return_url", &self.return_url), EXPAND];
-        send(self.post(self.intent_url(id, &["confirm"])?, key).form(&form)).await
+        self.intent(Operation::ConfirmIntent, self.post(self.intent_url(id, &["confirm"])?, key).form(&form)).await
     }
 
     #[tracing::instrument(name = "gateway.retrieve_intent", skip_all)]
     pub async fn retrieve_intent(&self, id: &str) -> Result<Intent, GatewayError> {
         let mut url = self.intent_url(id, &[])?;
         url.query_pairs_mut().append_pair(EXPAND.0, EXPAND.1);
-        send(self.http.get(url)).await
+        self.intent(Operation::RetrieveIntent, self.http.get(url)).await
     }
 
     /// Ends an intent that took no money; `WrongState` when it has been charged, or was cancelled before. Idempotent
     /// by `key`.
     #[tracing::instrument(name = "gateway.cancel_intent", skip_all)]
     pub async fn cancel_intent(&self, key: &str, id: &str) -> Result<Intent, GatewayError> {
-        send(self.post(self.intent_url(id, &["cancel"])?, key).form(&[EXPAND])).await
+        self.intent(Operation::CancelIntent, self.post(self.intent_url(id, &["cancel"])?, key).form(&[EXPAND])).await
     }
 
     /// Gives money back; the provider's id of the refund. Idempotent by `key`; the provider refuses more than was captured.
@@ -232,7 +282,11 @@ impl PaymentGateway {
             ("metadata[refund_id]", new.refund_id.to_string()),
             ("metadata[order_id]", new.order_id.to_string()),
         ];
-        send_refund(self.post(self.url_of("refunds", &[]), key).form(&form)).await
+        self.guard.send::<WireRefund>(Operation::CreateRefund, self.post(self.url_of("refunds", &[]), key).form(&form)).await?.into_id()
+    }
+
+    async fn intent(&self, operation: Operation, request: RequestBuilder) -> Result<Intent, GatewayError> {
+        Ok(self.guard.send::<WireIntent>(operation, request).await?.into())
     }
 
     fn post(&self, url: Url, key: &str) -> RequestBuilder {

@@ -4,6 +4,7 @@
 //! Used by every other layer; uses nothing of the program itself.
 
 pub mod address;
+pub mod circuit_breaker;
 pub mod customer;
 pub mod flash_sale;
 pub mod ids;
@@ -11,14 +12,15 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod quantity;
+pub mod review;
 pub mod stock;
 
 /// A value that is not one of an enumeration's names.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown {type_name} {value:?}")]
 pub struct UnknownName {
-    type_name: &'static str,
-    value: String,
+    pub(crate) type_name: &'static str,
+    pub(crate) value: String,
 }
 
 /// An enumeration whose names are the same in the database, in the API and in logs.

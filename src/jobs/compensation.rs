@@ -6,7 +6,7 @@
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::runner::{QueueRunner, guarded, of_kind};
+use super::runner::{QueueRunner, carry_out, of_kind};
 use crate::{
     app::App,
     services::{ServiceError, refund},
@@ -18,12 +18,12 @@ const CONCURRENT_REFUNDS: usize = 10;
 
 pub async fn run(app: App, stop: CancellationToken) {
     let bell = app.refunds_waiting.clone();
-    QueueRunner { app, queue: Queue::Compensation, batch: BATCH, at_once: 1, bell, stop }.run(handle).await;
+    QueueRunner { app, queue: Queue::Compensation, batch: BATCH, at_once: 1, bell, room: refund::room, stop }.run(handle).await;
 }
 
 async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
     let carry_out = async |delivery: Delivery| {
-        guarded("refund", refund::carry_out(&app, &delivery)).await;
+        carry_out("refund", refund::carry_out(&app, &delivery), |error| refund::fail(&app, &delivery, error)).await;
     };
     stream::iter(of_kind(deliveries, refund::KIND)).for_each_concurrent(CONCURRENT_REFUNDS, carry_out).await;
     Ok(())

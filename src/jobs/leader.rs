@@ -12,6 +12,7 @@ use crate::{
     services::{
         ServiceError,
         leader::{self, Term},
+        payment_pause,
     },
 };
 
@@ -50,6 +51,8 @@ impl Lead {
             self.renewed_at = Some(Instant::now());
         }
         let Some(term) = self.term else { return Ok(()) };
+        // Before holds end: what must wait for payments waits at once.
+        guarded("payment_pause", payment_pause::update(&self.app, term)).await;
         guarded("expire_holds", expire_holds::run(&self.app, term)).await;
         guarded("send_due", send_due::run(&self.app, term)).await;
         guarded("make_units", make_units::run(&self.app)).await;

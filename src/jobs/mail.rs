@@ -6,10 +6,10 @@
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::runner::{QueueRunner, guarded, of_kind};
+use super::runner::{QueueRunner, carry_out, of_kind};
 use crate::{
     app::App,
-    services::{ServiceError, mail},
+    services::{ServiceError, mail, retry},
     store::queue::{Delivery, Queue},
 };
 
@@ -19,12 +19,12 @@ const CONCURRENT_MAILS: usize = 4;
 
 pub async fn run(app: App, stop: CancellationToken) {
     let bell = app.mail_waiting.clone();
-    QueueRunner { app, queue: Queue::Mail, batch: BATCH, at_once: 1, bell, stop }.run(handle).await;
+    QueueRunner { app, queue: Queue::Mail, batch: BATCH, at_once: 1, bell, room: |_| None, stop }.run(handle).await;
 }
 
 async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
     let send = async |delivery: Delivery| {
-        guarded("mail", mail::deliver(&app, &delivery)).await;
+        carry_out("mail", mail::deliver(&app, &delivery), |error| retry::fail(&app, &delivery, error)).await;
     };
     stream::iter(of_kind(deliveries, KIND)).for_each_concurrent(CONCURRENT_MAILS, send).await;
     Ok(())

@@ -6,7 +6,9 @@
 //! | compensation.rs | queue `compensation` | gives money back |
 //! | mail.rs | queue `mail` | sends mails |
 //! | `send_due.rs` | every second | puts work whose pause is over back into its queue |
+//! | pauses | every second | stop the clock of holds while payments cannot be taken |
 //! | `expire_holds.rs` | every second | gives the units of unpaid orders back |
+//! | breakers | every second, each worker | tells how its circuit breakers are |
 //! | `clean_up.rs` | every hour | forgets idempotency keys after a week |
 //!
 //! And for what a process keeps in memory; the clock in every process, the others in servers:
@@ -49,6 +51,9 @@ pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
     tasks.spawn(payment::run(app.clone(), stop.clone()));
     tasks.spawn(compensation::run(app.clone(), stop.clone()));
     tasks.spawn(mail::run(app.clone(), stop.clone()));
+    tasks.spawn(runner::every(Duration::from_secs(1), "report_breakers", app.clone(), stop.clone(), |app| async move {
+        services::circuit_breaker::report(&app).await
+    }));
     tasks.spawn(leader::run(app, stop.clone()));
 }
 

@@ -17,6 +17,8 @@ use crate::{
 
 /// Queues are polled this often when nobody rings, with up to a quarter of jitter.
 const POLL: Duration = Duration::from_secs(1);
+/// Before it is asked again whether there is room.
+const NO_ROOM: Duration = Duration::from_millis(100);
 
 /// Runs a job now and then every `period`. A failure or a panic is logged and the job runs again.
 pub async fn every<F, Fut>(period: Duration, name: &'static str, app: App, stop: CancellationToken, job: F)
@@ -33,19 +35,74 @@ where
     }
 }
 
-/// Runs one piece of work to its end; true when it went well. Nothing that it does can end the runner.
-pub async fn guarded(name: &'static str, work: impl Future<Output = Result<(), ServiceError>>) -> bool {
+/// Why a piece of work did not go well.
+pub enum Failure {
+    /// The database is away, or others were in the way: as it is, it may go well the next time.
+    Passing,
+    /// It would fail again: in these words.
+    Lasting(String),
+}
+
+/// Runs one piece of work to its end. Nothing that it does can end the runner: a panic is a failure that lasts.
+pub async fn attempt<T>(name: &'static str, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, Failure> {
     match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(Ok(())) => true,
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
             tracing::warn!(job = name, %error, "a job failed and will be tried again");
-            false
+            Err(if error.is_passing() { Failure::Passing } else { Failure::Lasting(error.to_string()) })
         }
         Err(_) => {
             tracing::error!(job = name, "a job panicked and will be tried again");
-            false
+            Err(Failure::Lasting("panicked".to_owned()))
         }
     }
+}
+
+/// The same; true when it went well.
+pub async fn guarded(name: &'static str, work: impl Future<Output = Result<(), ServiceError>>) -> bool {
+    attempt(name, work).await.is_ok()
+}
+
+/// Carries out one delivery's work. A failure that lasts is counted by `fail`; any other leaves the message to come again.
+pub async fn carry_out<Fail: Future<Output = Result<(), ServiceError>>>(
+    name: &'static str,
+    work: impl Future<Output = Result<(), ServiceError>>,
+    fail: impl FnOnce(String) -> Fail,
+) {
+    if let Err(Failure::Lasting(error)) = attempt(name, work).await {
+        guarded(name, fail(error)).await;
+    }
+}
+
+/// Works on all items at once. When that fails in a way that lasts, it works on each by itself, so that one of them does no harm to its
+/// neighbours, and has those counted by `fail` that fail alone, too.
+pub async fn all_or_each<T, R, Work, Fail>(
+    name: &'static str,
+    items: Vec<T>,
+    work: impl Fn(Vec<T>) -> Work,
+    fail: impl Fn(T, String) -> Fail,
+) -> Vec<R>
+where
+    T: Clone,
+    Work: Future<Output = Result<Vec<R>, ServiceError>>,
+    Fail: Future<Output = Result<(), ServiceError>>,
+{
+    match attempt(name, work(items.clone())).await {
+        Ok(done) => return done,
+        Err(Failure::Passing) => return Vec::new(),
+        Err(Failure::Lasting(_)) => {}
+    }
+    let mut done = Vec::new();
+    for item in items {
+        match attempt(name, work(vec![item.clone()])).await {
+            Ok(more) => done.extend(more),
+            Err(Failure::Passing) => {}
+            Err(Failure::Lasting(error)) => {
+                guarded(name, fail(item, error)).await;
+            }
+        }
+    }
+    done
 }
 
 /// The deliveries of the one kind that a queue's job knows. Others are of a newer program: they are left for it, and come
@@ -66,12 +123,14 @@ pub struct QueueRunner {
     /// Batches that are under way at the same time.
     pub at_once: usize,
     pub bell: Arc<Notify>,
+    /// How many messages may be read now; `None` is any number.
+    pub room: fn(&App) -> Option<u32>,
     pub stop: CancellationToken,
 }
 
 impl QueueRunner {
     /// Reads batches and hands them to `handle` until told to stop; a full batch reads on at once. Messages that cannot be
-    /// read go to the dead letters. What has been read is finished before the runner stops.
+    /// read go to the dead letters. While there is no room, nothing is read. What has been read is finished before the runner stops.
     pub async fn run<F, Fut>(self, handle: F)
     where
         F: Fn(App, Vec<Delivery>) -> Fut + Send,
@@ -82,13 +141,20 @@ impl QueueRunner {
         let places = Arc::new(Semaphore::new(self.at_once));
         while !self.stop.is_cancelled() {
             let Ok(place) = places.clone().acquire_owned().await else { break };
+            let batch = (self.room)(&self.app).map_or(self.batch, |room| self.batch.min(room.try_into().unwrap_or(i32::MAX)));
+            if batch == 0 {
+                tokio::select! {
+                    () = self.stop.cancelled() => break,
+                    () = tokio::time::sleep(NO_ROOM) => continue,
+                }
+            }
             let mut deliveries = Vec::new();
             let went_well = guarded(name, async {
-                deliveries = self.read().await?;
+                deliveries = self.read(batch).await?;
                 Ok(())
             })
             .await;
-            let is_full = deliveries.len() >= usize::try_from(self.batch).unwrap_or_default();
+            let is_full = deliveries.len() >= usize::try_from(batch).unwrap_or_default();
             if !deliveries.is_empty() {
                 let work = handle(self.app.clone(), deliveries);
                 under_way.spawn(async move {
@@ -110,9 +176,9 @@ impl QueueRunner {
         under_way.wait().await;
     }
 
-    async fn read(&self) -> Result<Vec<Delivery>, ServiceError> {
+    async fn read(&self, batch: i32) -> Result<Vec<Delivery>, ServiceError> {
         let visibility = self.app.config.jobs.visibility;
-        let messages = store::queue::read(&mut *self.app.db.acquire().await?, self.queue, visibility, self.batch).await?;
+        let messages = store::queue::read(&mut *self.app.db.acquire().await?, self.queue, visibility, batch).await?;
         let mut deliveries = Vec::with_capacity(messages.len());
         for message in messages {
             match message {

@@ -1,6 +1,6 @@
 //! What staff see of the whole shop.
 
-use async_graphql::{Context, ID, Object, Result, SimpleObject};
+use async_graphql::{Context, Enum, ID, Object, Result, SimpleObject};
 
 use super::{
     connection::page_cost,
@@ -102,6 +102,19 @@ impl AdminQuery {
         Ok(queues)
     }
 
+    /// The circuit breakers before the payment provider, one for each kind of call, as the worker has it that fares worst. None when no
+    /// worker runs.
+    async fn breakers(&self, ctx: &Context<'_>) -> Result<Vec<Breaker>> {
+        let breakers = services::circuit_breaker::list(ctx.app()).await.map_err(|error| ApiError::from(&error))?;
+        let breaker = |breaker: store::circuit_breaker::Breaker| Breaker {
+            name: breaker.operation,
+            state: breaker.state.into(),
+            failure_rate: breaker.failure_rate,
+            since: breaker.since.into(),
+        };
+        Ok(breakers.into_iter().map(breaker).collect())
+    }
+
     /// Checks every invariant of the data now. It reads much: not for a page that many look at.
     #[graphql(complexity = "1_000 + child_complexity")]
     async fn audit(&self, ctx: &Context<'_>) -> Result<AuditReport> {
@@ -117,6 +130,28 @@ impl AdminQuery {
         });
         Ok(AuditReport { ok, checked_at: report.checked_at.into(), invariants: invariants.collect() })
     }
+}
+
+/// A circuit breaker: calls that mostly fail are not made for a while.
+#[derive(SimpleObject)]
+pub struct Breaker {
+    name: String,
+    state: BreakerState,
+    /// Of the last calls, at most 128: 0 to 1.
+    failure_rate: f64,
+    since: DateTime,
+}
+
+/// What a circuit breaker does with calls.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "crate::domain::circuit_breaker::BreakerState")]
+pub enum BreakerState {
+    /// All are made.
+    Closed,
+    /// None is made. Payments wait, and holds with them.
+    Open,
+    /// A few are made to see.
+    HalfOpen,
 }
 
 /// A queue of background work.

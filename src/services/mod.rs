@@ -6,6 +6,7 @@
 pub mod account;
 pub mod address;
 pub mod audit;
+pub mod circuit_breaker;
 pub mod clock;
 pub mod dead_letter;
 pub mod flash_sale;
@@ -15,6 +16,7 @@ pub mod mail;
 pub mod order;
 pub mod order_feed;
 pub mod payment;
+pub mod payment_pause;
 pub mod purchase;
 pub mod refund;
 pub mod retry;
@@ -45,6 +47,18 @@ pub enum ServiceError {
     /// COMMIT was sent and its answer is lost: the same call with the same key tells.
     #[error("whether a purchase was committed is not known")]
     UnknownOutcome,
+}
+
+impl ServiceError {
+    /// The same again may go well: the database is away, or others held locks.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_transient() || error.is_connection_lost() || error.is_pool_exhausted(),
+            Self::UnknownOutcome => true,
+            _ => false,
+        }
+    }
 }
 
 impl From<sqlx::Error> for ServiceError {

@@ -7,6 +7,7 @@ mod fulfil;
 mod place;
 mod retry;
 mod returns;
+mod review;
 mod shipping;
 
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -18,6 +19,7 @@ pub use self::{
     place::{Line, Place, Placed, place},
     retry::retry_payment,
     returns::{approve_return, refund, reject_return, request_return},
+    review::resolve_review,
     shipping::set_shipping_address,
 };
 use super::{InvalidInput, ServiceError, leader::Term};

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     app::App,
-    clients::payment_gateway::{GatewayError, NewRefund},
+    clients::payment_gateway::{GatewayError, NewRefund, Operation},
     domain::{
         ids::{OrderId, RefundId},
         order::{OrderEventReason, OrderStatus},
@@ -21,6 +21,7 @@ use crate::{
     store::{
         self,
         order::Order,
+        payment::Payment,
         queue::{Delivery, Queue},
         refund::Refund,
     },
@@ -28,6 +29,12 @@ use crate::{
 
 /// The kind of a refund's message.
 pub const KIND: &str = "refund";
+
+/// How many refunds the circuit breaker would let through now; `None` is any number.
+#[must_use]
+pub fn room(app: &App) -> Option<u32> {
+    app.payment_gateway.room(&[Operation::CreateRefund])
+}
 
 /// What may still be asked back of an order: captured, less what went back or is on its way. Call with the order's row locked.
 pub async fn left(db: &mut PgConnection, order: OrderId) -> Result<i64, ServiceError> {
@@ -48,7 +55,14 @@ pub struct Wanted {
 /// Asks for an amount back, or for all that is left, and queues it, in the caller's transaction with the order's row locked. Ring
 /// `refunds_waiting` after the commit. False when nothing is left.
 pub async fn request(app: &App, db: &mut PgConnection, order: &Order, wanted: Wanted) -> Result<bool, ServiceError> {
-    let Some(payment) = store::payment::find_captured(db, order.id).await? else { return Ok(false) };
+    match store::payment::find_captured(db, order.id).await? {
+        Some(payment) => request_of(app, db, &payment, wanted).await,
+        None => Ok(false),
+    }
+}
+
+/// The same of one payment, which need not be the order's own: a second charge.
+pub(super) async fn request_of(app: &App, db: &mut PgConnection, payment: &Payment, wanted: Wanted) -> Result<bool, ServiceError> {
     let left = payment.amount_minor - payment.refunded_minor - payment.refunding_minor;
     if left <= 0 {
         return Ok(false);
@@ -56,7 +70,7 @@ pub async fn request(app: &App, db: &mut PgConnection, order: &Order, wanted: Wa
     let refund = Refund {
         id: RefundId::new(),
         payment_id: payment.id,
-        order_id: order.id,
+        order_id: payment.order_id,
         status: RefundStatus::Requested,
         amount_minor: wanted.amount_minor.unwrap_or(left),
         currency: payment.currency,
@@ -79,7 +93,7 @@ pub async fn carry_out(app: &App, delivery: &Delivery) -> Result<(), ServiceErro
     let new = NewRefund { intent: &intent, amount_minor: refund.amount_minor, refund_id: id.0, order_id: refund.order_id.0 };
     match app.payment_gateway.create_refund(&format!("refund:{}", id.0), &new).await {
         Ok(reference) => settle(app, delivery, &refund, &reference).await,
-        Err(error) => put_off(app, delivery, &refund, &error).await,
+        Err(error) => put_off(app, delivery, &refund, &error.to_string(), matches!(error, GatewayError::Unknown { .. })).await,
     }
 }
 
@@ -89,10 +103,11 @@ async fn settle(app: &App, delivery: &Delivery, refund: &Refund, reference: &str
     let mut orders = store::order::lock_by_ids(&mut tx, &[refund.order_id]).await?;
     let is_new = store::refund::update_succeeded(&mut tx, refund.id, reference, now).await?;
     if is_new {
-        let is_last = !has_open(&mut tx, refund).await?;
-        let is_whole = is_last && left(&mut tx, refund.order_id).await? == 0;
-        // An order in review whose refund was sent again goes on from where it was.
-        let moved = match orders.first().map(|order| order.status_before_review.unwrap_or(order.status)) {
+        // A second charge that goes back moves no order.
+        let captured = store::payment::find_captured(&mut tx, refund.order_id).await?.filter(|payment| payment.id == refund.payment_id);
+        let is_last = captured.is_some() && !has_open(&mut tx, refund).await?;
+        let is_whole = is_last && captured.is_some_and(|payment| payment.refunded_minor == payment.amount_minor);
+        let moved = match orders.first().map(Order::stage) {
             Some(OrderStatus::Cancelling) if is_whole => {
                 order::transition(app, &mut tx, &mut orders, OrderStatus::Cancelled, order::Reason::default()).await?
             }
@@ -127,14 +142,22 @@ async fn has_open(db: &mut PgConnection, refund: &Refund) -> Result<bool, Servic
     Ok(refunds.iter().any(|other| other.status.is_open()))
 }
 
-async fn put_off(app: &App, delivery: &Delivery, refund: &Refund, error: &GatewayError) -> Result<(), ServiceError> {
+/// Counts a failure of a refund's work; after the last try its order is in review.
+pub async fn fail(app: &App, delivery: &Delivery, error: String) -> Result<(), ServiceError> {
+    match store::refund::find_open(&mut *app.db.acquire().await?, RefundId(delivery.id)).await? {
+        Some((refund, _)) => put_off(app, delivery, &refund, &error, false).await,
+        None => retry::fail(app, delivery, error).await,
+    }
+}
+
+async fn put_off(app: &App, delivery: &Delivery, refund: &Refund, error: &str, is_unknown: bool) -> Result<(), ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     let mut orders = store::order::lock_by_ids(&mut tx, &[refund.order_id]).await?;
-    if matches!(error, GatewayError::Unknown { .. }) {
+    if is_unknown {
         store::refund::update_unknown(&mut tx, refund.id, now).await?;
     }
-    if retry::put_off(app, &mut tx, delivery, &error.to_string()).await? == GivenUp::Yes {
+    if retry::put_off(app, &mut tx, delivery, error).await? == GivenUp::Yes {
         let reason = order::Reason { code: Some(OrderEventReason::DeadLetter), note: Some("A refund failed too often.".to_owned()) };
         order::transition(app, &mut tx, &mut orders, OrderStatus::InReview, reason).await?;
     }

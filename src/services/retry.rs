@@ -21,6 +21,8 @@ use crate::{
 pub const MAX_ATTEMPTS: i32 = 20;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_mins(15);
+/// Longer than all pauses together.
+const KEPT: TimeDelta = TimeDelta::days(1);
 /// Work that the leader puts back into its queue in one transaction.
 const DUE_BATCH: i64 = 500;
 
@@ -45,6 +47,14 @@ pub async fn put_off(app: &App, db: &mut PgConnection, delivery: &Delivery, erro
     store::retry::update_due(db, delivery, now + pause_after(attempts)).await?;
     store::queue::delete(db, delivery.queue, &[delivery.message_id]).await?;
     Ok(GivenUp::No)
+}
+
+/// The same in a transaction of its own, for work that moves no order.
+pub async fn fail(app: &App, delivery: &Delivery, error: String) -> Result<(), ServiceError> {
+    let mut tx = app.db.begin().await?;
+    put_off(app, &mut tx, delivery, &error).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// Capped exponential, with full jitter: those who failed together do not come back together.
@@ -83,6 +93,12 @@ pub async fn send_due(app: &App, term: Term) -> Result<(), ServiceError> {
         app.payments_waiting.notify_one();
         app.mail_waiting.notify_one();
     }
+    Ok(())
+}
+
+/// Forgets failures of work that has gone well since: payments are acknowledged in groups, without a look at each one's failures.
+pub async fn forget(app: &App) -> Result<(), ServiceError> {
+    store::retry::delete_before(&mut *app.db.acquire().await?, app.clock.now() - KEPT).await?;
     Ok(())
 }
 

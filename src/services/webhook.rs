@@ -3,11 +3,11 @@
 
 use chrono::TimeDelta;
 
-use super::{ServiceError, leader::Term};
+use super::{ServiceError, leader::Term, payment::QUERY};
 use crate::{
     app::App,
     clients::payment_gateway::webhook::{self, BadEvent},
-    store::{self, lease::LEADER, webhook::NewEvent},
+    store::{self, lease::LEADER, queue::Queue, webhook::NewEvent},
 };
 
 /// An event about a payment that nobody knows is looked at again after this; it may have come before our own commit.
@@ -40,12 +40,14 @@ pub async fn receive(app: &App, signature: &str, body: &[u8]) -> Result<Received
     Ok(Received::Kept)
 }
 
-/// Makes payments due for a question of which events tell. Nothing happens when the leader's term is over.
+/// Makes payments due for a question of which events tell; of a try that has ended, too, when an event tells of a charge. Nothing happens when the leader's term is over.
 pub async fn apply_due(app: &App, term: Term) -> Result<(), ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     if store::lease::lock_term(&mut tx, LEADER, term.0).await? {
-        store::webhook::apply_due(&mut tx, now, now + AGAIN, now - KEPT_UNKNOWN, BATCH).await?;
+        for payment in store::webhook::apply_due(&mut tx, now, now + AGAIN, now - KEPT_UNKNOWN, BATCH).await? {
+            store::queue::send(&mut tx, Queue::Payment, QUERY, payment.0, None).await?;
+        }
         tx.commit().await?;
     }
     Ok(())

@@ -75,13 +75,14 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "I8",
-        description: "Every open payment has its message or a time to ask; every other open order has a hold that is not long over",
+        description: "Every open payment has its message, or a time to ask or to try again; every other open order has a hold that is not long over",
         sql: "SELECT count(*) FROM orders o
                WHERE o.status IN ('AWAITING_PAYMENT', 'EXPIRING')
                  AND CASE WHEN EXISTS (SELECT 1 FROM payment p
                                         WHERE p.order_id = o.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN'))
                           THEN NOT EXISTS (SELECT 1 FROM payment p WHERE p.order_id = o.id AND p.next_query_at IS NOT NULL)
                            AND o.id::text NOT IN (SELECT coalesce(m.message ->> 'id', '') FROM pgmq.q_payment m)
+                           AND NOT EXISTS (SELECT 1 FROM retry t WHERE t.queue = 'payment' AND t.target_id = o.id AND t.due_at IS NOT NULL)
                           ELSE hold_ends_at(o) IS NULL OR hold_ends_at(o) < now() - interval '5 minutes' END",
     },
     Invariant {

@@ -40,6 +40,12 @@ impl Order {
         Money::new(self.total_minor, self.currency)
     }
 
+    /// Where it stands, or stood before a review: what is sent again in spite of the review goes on from there.
+    #[must_use]
+    pub fn stage(&self) -> OrderStatus {
+        self.status_before_review.unwrap_or(self.status)
+    }
+
     #[must_use]
     pub const fn state(&self) -> OrderState {
         OrderState { status: self.status, before_review: self.status_before_review }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::StoreError;
+use super::{StoreError, expect_one};
 use crate::domain::{
     ids::{OrderId, PaymentId},
     money::{Currency, Money},
@@ -175,6 +175,14 @@ pub struct TryResult {
     pub next_query_at: Option<DateTime<Utc>>,
 }
 
+impl TryResult {
+    /// A state and nothing else to tell.
+    #[must_use]
+    pub const fn new(id: PaymentId, status: PaymentStatus) -> Self {
+        Self { id, status, method_label: None, next_action_url: None, failure_code: None, next_query_at: None }
+    }
+}
+
 /// The orders of those of these tries that have no answer of any kind yet. Call with the orders' rows locked.
 pub async fn list_orders_of_processing(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec<OrderId>, StoreError> {
     if ids.is_empty() {
@@ -210,16 +218,32 @@ pub async fn update_results(db: &mut PgConnection, results: &[TryResult], at: Da
     Ok(orders.fetch_all(db).await?)
 }
 
+/// Writes the result of a try that may have ended before, without money. Call with the order's row locked.
+pub async fn update_late_result(db: &mut PgConnection, result: &TryResult, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE payment
+            SET status = $2, method_label = coalesce($3, method_label), failure_code = $4, next_action_url = NULL, next_query_at = NULL,
+                deadline = least(deadline, $5), updated_at = $5
+          WHERE id = $1 AND status NOT IN ('CAPTURED', 'PARTLY_REFUNDED', 'REFUNDED')",
+        result.id as _,
+        result.status as _,
+        result.method_label,
+        result.failure_code,
+        at,
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "payment without money")
+}
+
 /// The order's payment whose money is, or was, ours. Call with the order's row locked.
 pub async fn find_captured(db: &mut PgConnection, order: OrderId) -> Result<Option<Payment>, StoreError> {
     Ok(list_for_orders(db, &[order]).await?.into_iter().find(|payment| payment.status.is_captured()))
 }
 
-/// Takes open tries from a worker that only waits for the customer: whoever begins them next asks the provider at once. Call with
-/// the orders' rows locked.
+/// Takes open tries from a worker that only waits for the customer, or for people: whoever begins them next asks the provider at
+/// once. Call with the orders' rows locked.
 pub async fn update_given_up(db: &mut PgConnection, order: OrderId, at: DateTime<Utc>) -> Result<(), StoreError> {
     sqlx::query!(
-        "UPDATE payment SET deadline = least(deadline, $2), next_query_at = least(next_query_at, $2)
+        "UPDATE payment SET deadline = least(deadline, $2), next_query_at = $2
           WHERE order_id = $1 AND status IN ('REQUIRES_ACTION', 'UNKNOWN')",
         order as _,
         at,
@@ -229,9 +253,13 @@ pub async fn update_given_up(db: &mut PgConnection, order: OrderId, at: DateTime
     Ok(())
 }
 
-/// The provider has not said yet what became of these tries: whoever begins them next, from then on, asks it first. Call with the
-/// orders' rows locked.
-pub async fn update_next_query(db: &mut PgConnection, tries: &[(PaymentId, DateTime<Utc>)], at: DateTime<Utc>) -> Result<(), StoreError> {
+/// The provider has not said yet what became of these tries: whoever begins them next, from then on, asks it first; without a time,
+/// whoever has their messages. Call with the orders' rows locked.
+pub async fn update_next_query(
+    db: &mut PgConnection,
+    tries: &[(PaymentId, Option<DateTime<Utc>>)],
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
     if tries.is_empty() {
         return Ok(());
     }
@@ -240,8 +268,20 @@ pub async fn update_next_query(db: &mut PgConnection, tries: &[(PaymentId, DateT
            FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, next_query_at)
           WHERE p.id = t.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')",
         &tries.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
-        &tries.iter().map(|(_, next)| *next).collect::<Vec<_>>(),
+        &tries.iter().map(|(_, next)| *next).collect::<Vec<_>>() as _,
         at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Nobody is to be reminded of this order's open try. Call with the order's row locked.
+pub async fn forget_next_query(db: &mut PgConnection, order: OrderId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE payment SET next_query_at = NULL
+          WHERE order_id = $1 AND status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN')",
+        order as _,
     )
     .execute(db)
     .await?;

@@ -120,6 +120,19 @@ pub async fn delete(db: &mut PgConnection, queue: Queue, message_ids: &[i64]) ->
     Ok(())
 }
 
+/// For how long the oldest message waits that a worker could read now; `None` when none does. It looks at the queue's head only, so
+/// that it costs the same however long the queue is.
+pub async fn get_oldest_wait(db: &mut PgConnection, queue: Queue) -> Result<Option<Duration>, StoreError> {
+    // The table's name is one of ours.
+    let sql = format!(
+        "SELECT greatest(extract(epoch FROM clock_timestamp() - enqueued_at), 0)::float8
+           FROM pgmq.q_{} WHERE vt <= clock_timestamp() ORDER BY msg_id LIMIT 1",
+        queue.as_str()
+    );
+    let seconds = sqlx::query_scalar::<_, f64>(&sql).fetch_optional(db).await?;
+    Ok(seconds.map(Duration::from_secs_f64))
+}
+
 /// Counts of a queue, as they are now.
 #[derive(Clone, Debug)]
 pub struct QueueCounts {

@@ -113,7 +113,7 @@ pub async fn insert(db: &mut PgConnection, refund: &Refund) -> Result<(), StoreE
     Ok(())
 }
 
-/// The money has gone back: the refund and its payment say so. False when that was known already. Call with the order's row
+/// The money has gone back: the refund and its payment say so. (A charge beside the order's payment stays the failed try that it is.) False when that was known already. Call with the order's row
 /// locked.
 pub async fn update_succeeded(db: &mut PgConnection, id: RefundId, reference: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
     let settled = sqlx::query!(
@@ -124,7 +124,9 @@ pub async fn update_succeeded(db: &mut PgConnection, id: RefundId, reference: &s
          )
          UPDATE payment p
             SET refunded_minor = p.refunded_minor + s.amount_minor, refunding_minor = p.refunding_minor - s.amount_minor, updated_at = $3,
-                status = CASE WHEN p.refunded_minor + s.amount_minor = p.amount_minor THEN 'REFUNDED' ELSE 'PARTLY_REFUNDED' END
+                status = CASE WHEN p.status NOT IN ('CAPTURED', 'PARTLY_REFUNDED') THEN p.status
+                              WHEN p.refunded_minor + s.amount_minor = p.amount_minor THEN 'REFUNDED'
+                              ELSE 'PARTLY_REFUNDED' END
            FROM settled s
           WHERE p.id = s.payment_id",
         id as _,

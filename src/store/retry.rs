@@ -56,6 +56,12 @@ pub async fn delete(db: &mut PgConnection, queue: Queue, kind: &str, target: Uui
     Ok(())
 }
 
+/// Forgets failures from before `horizon` of work that has gone well since.
+pub async fn delete_before(db: &mut PgConnection, horizon: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM retry WHERE due_at IS NULL AND first_failed_at < $1", horizon).execute(db).await?;
+    Ok(())
+}
+
 /// Puts what is due back into its queue, at most `limit` of it; how much it was.
 pub async fn send_due(db: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<usize, StoreError> {
     let due = sqlx::query_as!(

@@ -9,6 +9,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use crate::domain::{
+    circuit_breaker::BreakerState,
     customer::{Locale, Role},
     ids::{
         AddressId, CategoryId, CustomerId, DeadLetterId, FlashSaleId, MailId, OneTimeTokenId, OrderId, PaymentId, ProductId, RefundId,
@@ -96,4 +97,4 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Currency, Locale, OrderEventReason, OrderStatus, PaymentStatus, RefundStatus, Role, StockMovementKind);
+as_text!(BreakerState, Currency, Locale, OrderEventReason, OrderStatus, PaymentStatus, RefundStatus, Role, StockMovementKind);

@@ -12,37 +12,11 @@ use whitemonday::{
     store::stock::Claim,
 };
 
-use crate::support::{Client, TestApp, customer_id, new_key, until};
+use crate::support::{Client, TestApp, change, customer_id, new_key, refused, status_after, until};
 
 /// What staff look at when something has failed.
 const LETTERS: &str = "{ admin { deadLetters { totalCount nodes { id queue kind reason lastError attempts } }
     queues { name deadLetters delayed } orders(filter: { statuses: [IN_REVIEW] }) { totalCount nodes { id reviewReason } } } }";
-
-/// Runs a mutation that answers an order; its payload.
-async fn change(client: &Client, mutation: &str, input: Value) -> Value {
-    let input_type = format!("{}{}Input", mutation[..1].to_uppercase(), &mutation[1..]);
-    let query = format!(
-        "mutation($input: {input_type}!) {{ {mutation}(input: $input) {{
-             order {{ id status version cancellable returnable trackingNumber refunded {{ amount }}
-                      history {{ status reasonCode reason }} payments {{ status refunds {{ status amount {{ amount }} }} }} }}
-             userErrors {{ code field }} }} }}"
-    );
-    client.send(&query, json!({ "input": input })).await[mutation].take()
-}
-
-/// The status of the order that a mutation answers; it must have no errors.
-async fn status_after(client: &Client, mutation: &str, input: Value) -> String {
-    let payload = change(client, mutation, input).await;
-    assert_eq!(payload["userErrors"], json!([]), "{mutation}: {payload:#}");
-    payload["order"]["status"].as_str().unwrap().to_owned()
-}
-
-/// The code of the one user error of a mutation.
-async fn refused(client: &Client, mutation: &str, input: Value) -> String {
-    let payload = change(client, mutation, input).await;
-    assert!(payload["order"].is_null(), "{payload:#}");
-    payload["userErrors"][0]["code"].as_str().unwrap_or_else(|| panic!("{payload:#}")).to_owned()
-}
 
 fn statuses(order: &Value) -> Vec<&str> {
     order["history"].as_array().unwrap().iter().map(|event| event["status"].as_str().unwrap()).collect()

@@ -196,9 +196,10 @@ async fn a_payment_that_waits_is_no_message_and_the_leader_has_the_provider_aske
                       AND NOT EXISTS (SELECT 1 FROM pgmq.q_payment)";
 
     // Of one the answer is lost, the other one waits for its customer at the bank.
-    provider.script(FaultScript::once(Operation::ConfirmIntent, Fault::DropAfter)).unwrap();
+    provider.script(FaultScript::always(Operation::ConfirmIntent, Fault::DropAfter)).unwrap();
     let anns = ann.must_buy(sale, 1, json!({})).await;
     until(async || (test.scalar(waiting).await == 1).then_some(())).await;
+    provider.clear_faults();
     let bobs = bob.must_buy(sale, 1, json!({ "paymentMethod": "pm_card_authenticationRequired" })).await;
     until(async || (bob.order(&bobs).await["payments"][0]["status"] == "REQUIRES_ACTION").then_some(())).await;
 
@@ -218,6 +219,19 @@ fn signature(secret: &str, at: i64, body: &str) -> String {
     format!("t={at},v1={hex}")
 }
 
+async fn send_event(test: &TestApp, id: &str, object: &str, secret: &str) -> u16 {
+    let at = test.app.clock.now().timestamp();
+    let body = json!({ "id": id, "type": "payment_intent.succeeded", "created": at, "data": { "object": { "id": object } } }).to_string();
+    let request = reqwest::Client::new().post(test.anonymous().url("/webhooks/stripe"));
+    let request = request.header("stripe-signature", signature(secret, at, &body)).body(body);
+    request.send().await.unwrap().status().as_u16()
+}
+
+/// The provider tells that a payment has succeeded; the answer's status.
+pub async fn tell_of(test: &TestApp, event: &str, intent: &str) -> u16 {
+    send_event(test, event, intent, "whsec_tests").await
+}
+
 #[tokio::test]
 async fn an_event_of_the_provider_makes_us_ask_at_once_and_twice_is_once() {
     let test = TestApp::start_with_jobs().await;
@@ -233,13 +247,7 @@ async fn an_event_of_the_provider_makes_us_ask_at_once_and_twice_is_once() {
     let bank = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     bank.post(&url).form(&[("outcome", "complete")]).send().await.unwrap();
 
-    let send = async |id: &str, object: &str, secret: &str| {
-        let at = test.app.clock.now().timestamp();
-        let body =
-            json!({ "id": id, "type": "payment_intent.succeeded", "created": at, "data": { "object": { "id": object } } }).to_string();
-        let request = bank.post(ann.url("/webhooks/stripe")).header("stripe-signature", signature(secret, at, &body)).body(body);
-        request.send().await.unwrap().status().as_u16()
-    };
+    let send = async |id: &str, object: &str, secret: &str| send_event(&test, id, object, secret).await;
     assert_eq!(send("evt_0", &intent, "whsec_of_somebody_else").await, 400);
     assert_eq!(test.scalar("SELECT count(*) FROM webhook_event").await, 0);
     assert_eq!(ann.order(&order).await["status"], "AWAITING_PAYMENT");

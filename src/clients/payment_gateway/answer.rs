@@ -12,21 +12,8 @@ use uuid::Uuid;
 
 use super::{GatewayError, Intent, IntentStatus};
 
-/// Sends one call about an intent, once, and sorts its answer.
-pub(super) async fn send(request: RequestBuilder) -> Result<Intent, GatewayError> {
-    Ok(exchange::<WireIntent>(request).await?.into())
-}
-
-/// Sends one call about a refund, once; the refund's id. One that is `pending` has left our balance: it counts as done.
-pub(super) async fn send_refund(request: RequestBuilder) -> Result<String, GatewayError> {
-    let refund = exchange::<WireRefund>(request).await?;
-    match refund.status.as_str() {
-        "succeeded" | "pending" => Ok(refund.id),
-        other => Err(GatewayError::Rejected { status: 200, code: format!("refund_{other}"), param: None, request_id: None }),
-    }
-}
-
-async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
+/// Sends a call, once, and sorts its answer.
+pub(super) async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
     let response = request.send().await.map_err(|error| no_answer(&error))?;
     let status = response.status();
     let request_id = header(&response, "request-id").map(str::to_owned);
@@ -66,8 +53,7 @@ fn no_answer(error: &reqwest::Error) -> GatewayError {
         return GatewayError::Safe { reason: "no connection".to_owned(), retry_after: None };
     }
     if error.is_builder() {
-        let code = "unsendable".to_owned();
-        return GatewayError::Rejected { status: 0, code, param: None, request_id: None };
+        return GatewayError::unsendable();
     }
     let reason = if error.is_timeout() { "no answer in time" } else { "the connection ended without an answer" };
     GatewayError::Unknown { reason: reason.to_owned() }
@@ -78,7 +64,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 #[derive(Deserialize)]
-struct WireIntent {
+pub(super) struct WireIntent {
     id: String,
     status: IntentStatus,
     amount: i64,
@@ -93,9 +79,19 @@ struct WireIntent {
 }
 
 #[derive(Deserialize)]
-struct WireRefund {
+pub(super) struct WireRefund {
     id: String,
     status: String,
+}
+
+impl WireRefund {
+    /// The id of a refund that was made. One that is `pending` has left our balance: it counts as done.
+    pub(super) fn into_id(self) -> Result<String, GatewayError> {
+        match self.status.as_str() {
+            "succeeded" | "pending" => Ok(self.id),
+            other => Err(GatewayError::Rejected { status: 200, code: format!("refund_{other}"), param: None, request_id: None }),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
 //! What customers and staff ask of an order.
 
-use async_graphql::{Context, ID, InputObject, Object, Result, SimpleObject};
+use async_graphql::{Context, Enum, ID, InputObject, Object, Result, SimpleObject};
 use uuid::Uuid;
 
 use super::{super::errors::ApiError, Order, get};
@@ -106,6 +106,28 @@ pub struct RefundOrderInput {
     idempotency_key: Uuid,
 }
 
+#[derive(InputObject)]
+pub struct ResolveReviewInput {
+    order_id: ID,
+    resolution: ReviewResolution,
+    /// One line, shown in the order's history.
+    #[graphql(secret)]
+    note: String,
+    idempotency_key: Uuid,
+}
+
+/// How a review ends.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "crate::domain::review::Resolution")]
+pub enum ReviewResolution {
+    /// Somebody has seen the money at the payment provider: the order is paid.
+    AcceptPayment,
+    /// What was captured goes back, and the order is cancelled. A payment in doubt is asked about once more first.
+    RefundAndCancel,
+    /// The order goes on from where it was; what was given up is tried again.
+    Resume,
+}
+
 #[derive(Default)]
 pub struct OrderMutation;
 
@@ -184,6 +206,14 @@ impl OrderMutation {
             Err(error) => return Ok(UserError::new(UserErrorCode::Invalid, &["amount"], error.to_string()).into()),
         };
         payload(ctx, order::refund(ctx.app(), actor, id, amount, &input.reason, input.idempotency_key).await?).await
+    }
+
+    /// For staff: ends a review. The state before it must allow where the order goes, or nothing is done (`WRONG_STATE`).
+    async fn resolve_review(&self, ctx: &Context<'_>, input: ResolveReviewInput) -> Result<OrderPayload> {
+        let actor = staff(ctx)?;
+        let Some(id) = OrderId::parse(&input.order_id) else { return payload(ctx, Changed::NotFound).await };
+        let resolution = input.resolution.into();
+        payload(ctx, order::resolve_review(ctx.app(), actor, id, resolution, &input.note, input.idempotency_key).await?).await
     }
 }
 

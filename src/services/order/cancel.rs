@@ -12,7 +12,7 @@ use crate::{
         stock::StockMovementKind,
     },
     services::{
-        InvalidInput, ServiceError,
+        InvalidInput, ServiceError, payment,
         refund::{self, Wanted},
     },
     store::{self, queue::Queue},
@@ -67,7 +67,7 @@ async fn call_off_unpaid(app: &App, change: &mut Change, reason: Reason) -> Resu
             .await?;
     } else {
         store::payment::update_given_up(&mut change.tx, id, app.clock.now()).await?;
-        store::queue::send(&mut change.tx, Queue::Payment, "pay", id.0, None).await?;
+        store::queue::send(&mut change.tx, Queue::Payment, payment::PAY, id.0, None).await?;
     }
     Ok(())
 }

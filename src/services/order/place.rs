@@ -14,7 +14,7 @@ use crate::{
     },
     sealing::SealedColumn,
     services::{
-        InvalidInput, ServiceError,
+        InvalidInput, ServiceError, payment,
         purchase::{CONTENTION_WAITS, MAX_NOTE_CHARACTERS, check_payment_method},
     },
     store::{
@@ -122,7 +122,7 @@ async fn place_once(app: &App, customer: CustomerId, input: &Place) -> Result<Pl
         Claim::Claimed => {}
         refused => return Ok(Placed::NotClaimed(refused)),
     }
-    store::queue::send(&mut tx, Queue::Payment, "pay", id.0, None).await?;
+    store::queue::send(&mut tx, Queue::Payment, payment::PAY, id.0, None).await?;
     tx.commit().await?;
 
     app.payments_waiting.notify_one();

@@ -159,6 +159,32 @@ impl Client {
     }
 }
 
+/// Runs a mutation that answers an order; its payload.
+pub async fn change(client: &Client, mutation: &str, input: Value) -> Value {
+    let input_type = format!("{}{}Input", mutation[..1].to_uppercase(), &mutation[1..]);
+    let query = format!(
+        "mutation($input: {input_type}!) {{ {mutation}(input: $input) {{
+             order {{ id status version cancellable returnable trackingNumber refunded {{ amount }}
+                      history {{ status reasonCode reason }} payments {{ status refunds {{ status amount {{ amount }} }} }} }}
+             userErrors {{ code field }} }} }}"
+    );
+    client.send(&query, json!({ "input": input })).await[mutation].take()
+}
+
+/// The status of the order that a mutation answers; it must have no errors.
+pub async fn status_after(client: &Client, mutation: &str, input: Value) -> String {
+    let payload = change(client, mutation, input).await;
+    assert_eq!(payload["userErrors"], json!([]), "{mutation}: {payload:#}");
+    payload["order"]["status"].as_str().unwrap().to_owned()
+}
+
+/// The code of the one user error of a mutation.
+pub async fn refused(client: &Client, mutation: &str, input: Value) -> String {
+    let payload = change(client, mutation, input).await;
+    assert!(payload["order"].is_null(), "{payload:#}");
+    payload["userErrors"][0]["code"].as_str().unwrap_or_else(|| panic!("{payload:#}")).to_owned()
+}
+
 pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {

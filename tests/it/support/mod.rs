@@ -32,7 +32,7 @@ use whitemonday::{
     simulator::{RunningSimulator, Simulator, SimulatorOptions},
 };
 
-pub use client::{Client, Socket};
+pub use client::{Client, Socket, change, refused, status_after};
 pub use database::TestDatabase;
 
 /// How long a test waits for what must come; it never comes this late unless something is broken.
