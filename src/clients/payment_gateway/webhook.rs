@@ -18,7 +18,7 @@ const MAX_SIGNATURES: usize = 8;
 pub struct Event {
     pub id: String,
     pub kind: String,
-    /// The object that it is about: a payment's id at the provider.
+    /// The payment that it is about, by its id at the provider; also when its object is a charge, refund or dispute.
     pub object_id: String,
     pub created_at: DateTime<Utc>,
 }
@@ -56,8 +56,9 @@ pub fn read(secret: &SecretString, signature: &str, body: &[u8], now: DateTime<U
     }
     let event: WireEvent = serde_json::from_slice(body).map_err(|_| BadEvent::Unreadable)?;
     let created_at = DateTime::from_timestamp(event.created, 0).ok_or(BadEvent::Unreadable)?;
-    let is_sized = [&event.id, &event.kind, &event.data.object.id].iter().all(|text| (1..=255).contains(&text.len()));
-    let event = Event { id: event.id, kind: event.kind, object_id: event.data.object.id, created_at };
+    let WireObject { id, payment_intent } = event.data.object;
+    let event = Event { id: event.id, kind: event.kind, object_id: payment_intent.unwrap_or(id), created_at };
+    let is_sized = [&event.id, &event.kind, &event.object_id].iter().all(|text| (1..=255).contains(&text.len()));
     is_sized.then_some(event).ok_or(BadEvent::Unreadable)
 }
 
@@ -85,6 +86,8 @@ struct WireData {
 #[derive(Deserialize)]
 struct WireObject {
     id: String,
+    /// What the object belongs to, when it is no intent itself: its id, for events expand nothing.
+    payment_intent: Option<String>,
 }
 
 #[cfg(test)]
@@ -110,6 +113,21 @@ mod tests {
         assert_eq!((event.id.as_str(), event.kind.as_str(), event.object_id.as_str()), ("evt_1", "payment_intent.succeeded", "pi_1"));
         let rotated = format!("t=1800000000,v1={},v1={SIGNED}", "0".repeat(64));
         assert!(read_signed(&rotated, BODY, now()).is_ok(), "one of several signatures is enough");
+    }
+
+    #[test]
+    fn an_event_about_a_charge_is_about_its_payment() {
+        const REFUNDED: &[u8] =
+            br#"{"id":"evt_2","type":"charge.refunded","created":1800000000,"data":{"object":{"id":"ch_1","payment_intent":"pi_1"}}}"#;
+        const ALONE: &[u8] =
+            br#"{"id":"evt_3","type":"charge.succeeded","created":1800000000,"data":{"object":{"id":"ch_2","payment_intent":null}}}"#;
+        for (body, signed, about) in [
+            (REFUNDED, "f2d58cb011ba9f70c985ee7b6e728f299245687ce91efb79701ee445dec53d27", "pi_1"),
+            (ALONE, "971cdd4505179ccb925d77048dca9866c586f94c2869984097a3edc730d9da61", "ch_2"),
+        ] {
+            let event = read_signed(&format!("t=1800000000,v1={signed}"), body, now()).unwrap();
+            assert_eq!(event.object_id, about);
+        }
     }
 
     #[test]
