@@ -11,6 +11,7 @@ pub mod webhook;
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use reqwest::{
     Client, RequestBuilder, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
@@ -21,7 +22,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::circuit_breaker::Snapshot;
-use answer::{WireIntent, WireRefund};
+use answer::{WireIntent, WirePage, WireRefund};
 use guard::Guard;
 pub use guard::Operation;
 
@@ -29,6 +30,8 @@ pub use guard::Operation;
 const API_VERSION: &str = "2025-03-31.basil";
 /// The card comes with the intent, for its label.
 const EXPAND: (&str, &str) = ("expand[]", "payment_method");
+/// The most that the provider lists at once.
+const PAGE: &str = "100";
 
 pub struct GatewayConfig {
     /// `https://api.stripe.com`, or the simulator's address.
@@ -126,6 +129,42 @@ impl fmt::Debug for Intent {
             .field("order_id", &self.order_id)
             .finish_non_exhaustive()
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChargeStatus {
+    /// The only one in which money has been taken, and only once it is captured.
+    Succeeded,
+    Pending,
+    Failed,
+}
+
+/// One try of the provider to take money, as it lists them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    pub id: String,
+    /// None for a charge that was not made by way of an intent, so not by us.
+    pub intent: Option<String>,
+    pub status: ChargeStatus,
+    pub captured: bool,
+    pub amount_minor: i64,
+    pub refunded_minor: i64,
+    /// Upper case ISO code.
+    pub currency: String,
+    /// From the metadata, which the provider copies from the intent when it makes the charge; `None` when it is missing or
+    /// is no id of ours.
+    pub order_id: Option<Uuid>,
+    pub attempt_id: Option<Uuid>,
+    /// In whole seconds.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Newest first. The next page is the one after the last charge of this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChargePage {
+    pub charges: Vec<Charge>,
+    pub has_more: bool,
 }
 
 /// Every answer but success, by what it says about the money.
@@ -283,6 +322,24 @@ impl PaymentGateway {
             ("metadata[order_id]", new.order_id.to_string()),
         ];
         self.guard.send::<WireRefund>(Operation::CreateRefund, self.post(self.url_of("refunds", &[]), key).form(&form)).await?.into_id()
+    }
+
+    /// Up to a hundred charges made from `created_from` on and before `created_to`, in whole seconds; `after` is the id of the last
+    /// one already seen.
+    #[tracing::instrument(name = "gateway.list_charges", skip_all)]
+    pub async fn list_charges(
+        &self,
+        created_from: DateTime<Utc>,
+        created_to: DateTime<Utc>,
+        after: Option<&str>,
+    ) -> Result<ChargePage, GatewayError> {
+        let mut url = self.url_of("charges", &[]);
+        url.query_pairs_mut()
+            .append_pair("created[gte]", &created_from.timestamp().to_string())
+            .append_pair("created[lt]", &created_to.timestamp().to_string())
+            .append_pair("limit", PAGE)
+            .extend_pairs(after.map(|id| ("starting_after", id)));
+        Ok(self.guard.send::<WirePage>(Operation::ListCharges, self.http.get(url)).await?.into())
     }
 
     async fn intent(&self, operation: Operation, request: RequestBuilder) -> Result<Intent, GatewayError> {

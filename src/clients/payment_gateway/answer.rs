@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use chrono::{DateTime, Utc, serde::ts_seconds};
 use reqwest::{RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
 use serde::{
     Deserialize,
@@ -10,7 +11,7 @@ use serde::{
 };
 use uuid::Uuid;
 
-use super::{GatewayError, Intent, IntentStatus};
+use super::{Charge, ChargePage, ChargeStatus, GatewayError, Intent, IntentStatus};
 
 /// Sends a call, once, and sorts its answer.
 pub(super) async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
@@ -75,7 +76,37 @@ pub(super) struct WireIntent {
     payment_method: Option<WireMethod>,
     last_payment_error: Option<WireError>,
     #[serde(default)]
-    metadata: HashMap<String, String>,
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata(HashMap<String, String>);
+
+impl Metadata {
+    fn id(&self, name: &str) -> Option<Uuid> {
+        self.0.get(name).and_then(|text| Uuid::try_parse(text).ok())
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct WirePage {
+    data: Vec<WireCharge>,
+    has_more: bool,
+}
+
+#[derive(Deserialize)]
+struct WireCharge {
+    id: String,
+    payment_intent: Option<String>,
+    status: ChargeStatus,
+    captured: bool,
+    amount: i64,
+    amount_refunded: i64,
+    currency: String,
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(with = "ts_seconds")]
+    created: DateTime<Utc>,
 }
 
 #[derive(Deserialize)]
@@ -136,8 +167,7 @@ struct WireError {
 
 impl From<WireIntent> for Intent {
     fn from(wire: WireIntent) -> Self {
-        let id_in = |name: &str| wire.metadata.get(name).and_then(|text| Uuid::try_parse(text).ok());
-        let (order_id, attempt_id) = (id_in("order_id"), id_in("attempt_id"));
+        let (order_id, attempt_id) = (wire.metadata.id("order_id"), wire.metadata.id("attempt_id"));
         let error = wire.last_payment_error;
         let declined = error.as_ref().and_then(|error| error.payment_method.as_ref());
         let method_label = wire.payment_method.as_ref().and_then(label).or_else(|| declined.and_then(label));
@@ -152,6 +182,29 @@ impl From<WireIntent> for Intent {
             failure_code: error.and_then(WireError::into_code),
             order_id,
             attempt_id,
+        }
+    }
+}
+
+impl From<WirePage> for ChargePage {
+    fn from(wire: WirePage) -> Self {
+        Self { charges: wire.data.into_iter().map(Charge::from).collect(), has_more: wire.has_more }
+    }
+}
+
+impl From<WireCharge> for Charge {
+    fn from(wire: WireCharge) -> Self {
+        Self {
+            id: wire.id,
+            intent: wire.payment_intent,
+            status: wire.status,
+            captured: wire.captured,
+            amount_minor: wire.amount,
+            refunded_minor: wire.amount_refunded,
+            currency: wire.currency.to_ascii_uppercase(),
+            order_id: wire.metadata.id("order_id"),
+            attempt_id: wire.metadata.id("attempt_id"),
+            created_at: wire.created,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use chrono::TimeDelta;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -346,6 +347,62 @@ async fn an_unpaid_intent_can_be_cancelled_and_a_paid_one_can_not() {
 }
 
 #[tokio::test]
+async fn charges_of_a_time_are_listed_page_by_page_with_what_was_given_back() {
+    let shop = Shop::open().await;
+    let mut intents = Vec::new();
+    for number in 0..101 {
+        let created = shop.gateway.create_intent(&format!("create {number}"), &shop.new_intent("pm_card_visa")).await.unwrap();
+        shop.gateway.confirm_intent(&format!("confirm {number}"), &created.id, "pm_card_visa").await.unwrap();
+        intents.insert(0, Some(created.id));
+    }
+    let declined = shop.create("pm_card_chargeDeclined").await;
+    shop.confirm(&declined.id, "pm_card_chargeDeclined").await.unwrap_err();
+    let newest = intents[0].clone().unwrap();
+    let refund = NewRefund { intent: &newest, amount_minor: 900, refund_id: Uuid::now_v7(), order_id: shop.order };
+    shop.gateway.create_refund("refund", &refund).await.unwrap();
+    let (from, to) = (DateTime::UNIX_EPOCH, DateTime::from_timestamp(4_000_000_000, 0).unwrap());
+
+    let first = shop.gateway.list_charges(from, to, None).await.unwrap();
+    assert_eq!((first.charges.len(), first.has_more), (100, true));
+    let rest = shop.gateway.list_charges(from, to, Some(&first.charges[99].id)).await.unwrap();
+    assert_eq!((rest.charges.len(), rest.has_more), (1, false));
+
+    let all: Vec<_> = first.charges.iter().chain(&rest.charges).map(|charge| charge.intent.clone()).collect();
+    assert_eq!(all, intents, "newest first, each once");
+    let charge = &first.charges[0];
+    assert_eq!((charge.amount_minor, charge.refunded_minor, charge.currency.as_str()), (19_900, 900, "KRW"));
+    assert_eq!((charge.status, charge.captured), (ChargeStatus::Succeeded, true));
+    assert_eq!((charge.order_id, charge.attempt_id), (Some(shop.order), Some(shop.attempt)));
+    assert_eq!(rest.charges[0].refunded_minor, 0);
+
+    let at = rest.charges[0].created_at;
+    let in_second = async |from, to| {
+        let listed = shop.gateway.list_charges(from, to, None).await.unwrap().charges;
+        listed.iter().filter(|charge| charge.created_at == at).count()
+    };
+    assert!(in_second(at, at + TimeDelta::seconds(1)).await > 0, "the beginning belongs to it");
+    assert_eq!(in_second(at - TimeDelta::seconds(9), at).await, 0, "the end does not");
+    let unknown = shop.gateway.list_charges(from, to, Some("ch_unknown")).await;
+    assert!(matches!(unknown, Err(GatewayError::Rejected { status: 400, .. })), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn charges_that_are_no_money_or_not_ours_are_listed_as_such() {
+    const LIST: &str = r#"{"object":"list","has_more":false,"data":[
+        {"id":"ch_1","amount":5,"amount_refunded":0,"captured":false,"status":"failed","currency":"usd","created":1800000000,
+         "payment_intent":null,"metadata":{"order_id":"7"}},
+        {"id":"ch_2","amount":6,"amount_refunded":0,"captured":false,"status":"pending","currency":"usd","created":1800000001,
+         "payment_intent":"pi_2","metadata":{}}]}"#;
+    let gateway = says(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{LIST}", LIST.len())).await;
+
+    let charges = gateway.list_charges(DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH, None).await.unwrap().charges;
+
+    assert_eq!((charges[0].status, charges[0].captured, charges[0].intent.as_deref()), (ChargeStatus::Failed, false, None));
+    assert_eq!((charges[0].order_id, charges[0].created_at.timestamp()), (None, 1_800_000_000));
+    assert_eq!((charges[1].status, charges[1].intent.as_deref(), charges[1].attempt_id), (ChargeStatus::Pending, Some("pi_2"), None));
+}
+
+#[tokio::test]
 async fn an_unknown_intent_is_not_found_and_an_impossible_id_is_not_sent() {
     let shop = Shop::open().await;
     assert_eq!(shop.gateway.retrieve_intent("pi_unknown").await, Err(GatewayError::NotFound));
@@ -377,7 +434,8 @@ fn a_live_key_is_not_sent_in_the_open() {
 }
 
 /// A provider that sends `answer` to every call, whatever it is asked.
-async fn says(answer: &'static str) -> PaymentGateway {
+async fn says(answer: impl Into<String>) -> PaymentGateway {
+    let answer = answer.into();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
