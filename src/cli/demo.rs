@@ -30,6 +30,8 @@ const PRODUCTS: usize = 200;
 const CUSTOMER: DemoAccount<'_> = DemoAccount { email: "customer@whitemonday.example", name: "김하늘", role: Role::Customer };
 const STAFF: DemoAccount<'_> = DemoAccount { email: "staff@whitemonday.example", name: "Sam Park", role: Role::Staff };
 const PASSWORD: &str = "DEMO_PASSWORD";
+/// It protects nothing: the simulator's events only make the demo ask the simulator.
+const WEBHOOK_SECRET: &str = "whsec_demo";
 
 #[derive(Args)]
 pub struct DemoArgs {
@@ -58,7 +60,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     if args.fresh && journal.exists() {
         std::fs::remove_file(&journal)?;
     }
-    let options = SimulatorOptions { state_file: Some(journal), ..SimulatorOptions::default() };
+    let options = SimulatorOptions {
+        state_file: Some(journal),
+        webhook_url: Some(format!("http://{address}/webhooks/stripe")),
+        webhook_secret: Some(WEBHOOK_SECRET.into()),
+        ..SimulatorOptions::default()
+    };
     let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), options).await?;
 
     let settings = settings(&args, address, &services, &simulator.url)?;
@@ -111,6 +118,7 @@ fn settings(
             ("DEVELOPER_TOOLS", "on".to_owned()),
             ("PAYMENT_URL", payment_url.to_owned()),
             ("PAYMENT_SECRET_KEY", "sk_test_demo".to_owned()),
+            ("PAYMENT_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );

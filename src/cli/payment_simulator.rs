@@ -9,6 +9,9 @@ use tokio::net::TcpListener;
 use super::serve::Running;
 use crate::{config::Settings, simulator};
 
+/// The server's setting: both sides of an endpoint share its secret.
+const WEBHOOK_SECRET: &str = "PAYMENT_WEBHOOK_SECRET";
+
 #[derive(Args)]
 pub struct PaymentSimulatorArgs {
     /// Keep it on loopback or a private network: its admin endpoints ask for no key
@@ -19,11 +22,14 @@ pub struct PaymentSimulatorArgs {
 }
 
 pub async fn run(args: PaymentSimulatorArgs) -> anyhow::Result<()> {
-    super::start_log(&Settings::environment())?;
+    let settings = Settings::environment();
+    super::start_log(&settings)?;
+    let mut options = args.simulator;
+    options.webhook_secret = options.webhook_secret.or_else(|| settings.get(WEBHOOK_SECRET).map(Into::into));
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     println!("The payment simulator listens on http://{}", listener.local_addr()?);
     println!("Set PAYMENT_URL to it, and PAYMENT_SECRET_KEY to any key that begins with sk_test_.");
     let running = Running::start();
-    simulator::serve(listener, args.simulator, running.stop.clone().cancelled_owned()).await?;
+    simulator::serve(listener, options, running.stop.clone().cancelled_owned()).await?;
     Ok(())
 }

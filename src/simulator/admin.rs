@@ -1,5 +1,5 @@
-//! The judge's and the tester's endpoints, outside the provider's API and without a key: the ledger and the faults.
-//! Meant for loopback or a private network. Owns: their shapes. Does not own: what they show (`ledger`, `faults`).
+//! The judge's and the tester's endpoints, outside the provider's API and without a key: the ledger, the faults, the webhooks.
+//! Meant for loopback or a private network. Owns: their shapes. Does not own: what they show (`ledger`, `faults`, `webhooks`).
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,21 @@ use serde_json::json;
 
 use super::{
     Simulator,
-    faults::{FaultScript, Operation, ScriptState},
+    faults::{FaultScript, Operation},
     ledger::{Charge, LedgerSummary},
+    scripts::{BadScript, ScriptState},
+    webhooks::{WebhookCounts, WebhookEvent, WebhookScript},
 };
 
 const PAGE_DEFAULT: usize = 1_000;
 const PAGE_MAX: usize = 10_000;
 
 pub fn routes() -> Router<Simulator> {
-    Router::new().route("/admin/ledger", get(show_ledger)).route("/admin/faults", post(add_fault).get(show_faults).delete(clear_faults))
+    Router::new()
+        .route("/admin/ledger", get(show_ledger))
+        .route("/admin/faults", post(add_fault).get(show_faults).delete(clear_faults))
+        .route("/admin/webhooks", post(add_webhook_script).get(show_webhooks).delete(clear_webhook_scripts))
+        .route("/admin/webhooks/release", post(release_webhooks))
 }
 
 /// One charge as the judge sees it.
@@ -92,17 +98,25 @@ async fn show_ledger(State(simulator): State<Simulator>, Query(query): Query<Led
 }
 
 async fn add_fault(State(simulator): State<Simulator>, Json(script): Json<FaultScript>) -> Response {
-    match simulator.script(script) {
+    added(simulator.script(script))
+}
+
+fn added(result: Result<(), BadScript>) -> Response {
+    match result {
         Ok(()) => StatusCode::CREATED.into_response(),
-        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error.to_string() }))).into_response(),
+        Err(error) => unprocessable(&error),
     }
+}
+
+fn unprocessable(error: &impl ToString) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error.to_string() }))).into_response()
 }
 
 #[derive(Serialize)]
 struct FaultsAnswer {
     /// How many calls wait for the faults to be cleared.
     held: usize,
-    scripts: Vec<ScriptState>,
+    scripts: Vec<ScriptState<FaultScript>>,
 }
 
 async fn show_faults(State(simulator): State<Simulator>) -> Json<FaultsAnswer> {
@@ -114,4 +128,40 @@ async fn show_faults(State(simulator): State<Simulator>) -> Json<FaultsAnswer> {
 async fn clear_faults(State(simulator): State<Simulator>) -> StatusCode {
     simulator.clear_faults();
     StatusCode::NO_CONTENT
+}
+
+async fn add_webhook_script(State(simulator): State<Simulator>, Json(script): Json<WebhookScript>) -> Response {
+    added(simulator.script_webhooks(script))
+}
+
+#[derive(Serialize)]
+struct WebhooksAnswer {
+    counts: WebhookCounts,
+    /// Oldest first; they wait for their release.
+    held: Vec<WebhookEvent>,
+    scripts: Vec<ScriptState<WebhookScript>>,
+}
+
+async fn show_webhooks(State(simulator): State<Simulator>) -> Json<WebhooksAnswer> {
+    let webhooks = &simulator.0.webhooks;
+    Json(WebhooksAnswer { counts: webhooks.counts(), held: webhooks.held(), scripts: webhooks.scripts() })
+}
+
+async fn clear_webhook_scripts(State(simulator): State<Simulator>) -> StatusCode {
+    simulator.clear_webhook_scripts();
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Release {
+    /// Held events, in the order to deliver them in.
+    ids: Vec<String>,
+}
+
+async fn release_webhooks(State(simulator): State<Simulator>, Json(release): Json<Release>) -> Response {
+    match simulator.release_webhooks(&release.ids).await {
+        Ok(delivered) => Json(json!({ "delivered": delivered })).into_response(),
+        Err(error) => unprocessable(&error),
+    }
 }

@@ -157,7 +157,7 @@ async fn execute(simulator: &Simulator, command: Command, fingerprint: u64, mut 
             let kept = Kept { fingerprint, at_ms: now_ms, reply: reply.clone() };
             book.keep(key, kept, simulator.has_journal().then_some(&mut changes));
         }
-        (reply, simulator.journal(changes))
+        (reply, simulator.publish(&book, changes))
     };
     // `held` is dropped after the lock: freeing the key takes it again.
     drop(held);

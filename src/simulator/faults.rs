@@ -1,9 +1,10 @@
 //! Scripted faults: which calls go wrong, how, and how often. Owns: the scripts and the calls held by them.
 //! Does not own: carrying a fault out (`api`). Told by `admin`, or directly by tests in the same process.
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use super::scripts::{BadScript, ScriptState, Scripts};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,36 +84,13 @@ impl FaultScript {
         Self { times: Some(1), ..Self::always(operation, fault) }
     }
 
-    fn check(&self) -> Result<(), BadScript> {
-        if self.probability.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-            return Err(BadScript("probability must be between 0 and 1"));
-        }
-        if matches!(self.fault, Fault::Decline { .. }) && self.operation != Some(Operation::ConfirmIntent) {
-            return Err(BadScript("only the operation confirm_intent can be declined"));
-        }
-        Ok(())
+    fn is_for(&self, operation: Operation, executes: bool) -> bool {
+        self.operation.is_none_or(|only| only == operation) && (executes || self.fault.strikes_replays())
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadScript(pub &'static str);
-
-/// A script and what became of it.
-#[derive(Debug, Clone, Serialize)]
-pub struct ScriptState {
-    #[serde(flatten)]
-    pub script: FaultScript,
-    pub struck: u64,
-}
-
-struct Running {
-    state: ScriptState,
-    rng: StdRng,
-}
-
 pub struct Faults {
-    running: Vec<Running>,
+    scripts: Scripts<FaultScript>,
     /// Counts the clearings; a held call waits for the next one.
     cleared: watch::Sender<u64>,
     held: watch::Sender<usize>,
@@ -120,7 +98,7 @@ pub struct Faults {
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { running: Vec::new(), cleared: watch::Sender::new(0), held: watch::Sender::new(0) }
+        Self { scripts: Scripts::default(), cleared: watch::Sender::new(0), held: watch::Sender::new(0) }
     }
 }
 
@@ -159,45 +137,32 @@ impl Drop for Held<'_> {
 impl Faults {
     /// Adds a script behind the others: the first that strikes a call is the only one.
     pub fn add(&mut self, script: FaultScript) -> Result<(), BadScript> {
-        script.check()?;
-        let rng = StdRng::seed_from_u64(script.seed);
-        self.running.push(Running { state: ScriptState { script, struck: 0 }, rng });
-        Ok(())
+        if matches!(script.fault, Fault::Decline { .. }) && script.operation != Some(Operation::ConfirmIntent) {
+            return Err(BadScript("only the operation confirm_intent can be declined"));
+        }
+        let (times, probability, seed) = (script.times, script.probability, script.seed);
+        self.scripts.add(script, times, probability, seed)
     }
 
     /// Ends all scripts and lets held calls go on.
     pub fn clear(&mut self) {
-        self.running.clear();
+        self.scripts.clear();
         self.cleared.send_modify(|times| *times += 1);
     }
 
-    pub fn list(&self) -> Vec<ScriptState> {
-        self.running.iter().map(|running| running.state.clone()).collect()
+    pub fn list(&self) -> Vec<ScriptState<FaultScript>> {
+        self.scripts.list()
     }
 
     /// The fault for this call, if any. `executes` is false for a call answered from the key store.
     pub fn strike(&mut self, operation: Operation, executes: bool) -> Option<Struck> {
-        let fault = self.running.iter_mut().find_map(|running| running.strike(operation, executes))?;
+        let fault = self.scripts.strike(|script| script.is_for(operation, executes))?.fault.clone();
         Some(Struck { fault, cleared: self.cleared.subscribe(), held: self.held.clone() })
     }
 
     /// How many calls are held now.
     pub fn held(&self) -> watch::Receiver<usize> {
         self.held.subscribe()
-    }
-}
-
-impl Running {
-    fn strike(&mut self, operation: Operation, executes: bool) -> Option<Fault> {
-        let ScriptState { script, struck } = &mut self.state;
-        let applies = script.operation.is_none_or(|only| only == operation)
-            && (executes || script.fault.strikes_replays())
-            && script.times.is_none_or(|times| *struck < u64::from(times));
-        if !applies || script.probability.is_some_and(|share| !self.rng.random_bool(share)) {
-            return None;
-        }
-        *struck += 1;
-        Some(script.fault.clone())
     }
 }
 

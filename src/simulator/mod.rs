@@ -1,5 +1,5 @@
 //! A payment provider to run against: the subset of Stripe's HTTP API that the program uses, with a ledger that says
-//! what was really charged, a store of idempotency keys, and faults on demand. Started by the command
+//! what was really charged, a store of idempotency keys, events to an endpoint, and faults on demand. Started by the command
 //! `payment-simulator`, by `demo`, and by tests; the program talks to it over HTTP only, as to the provider.
 //! It is an outside party: it has its own clock, and knows nothing of orders but the metadata it was given.
 
@@ -16,9 +16,11 @@ mod journal;
 mod ledger;
 mod page;
 mod params;
+mod scripts;
 mod table;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod wire;
 
 use std::{
@@ -31,22 +33,26 @@ use std::{
 };
 
 use axum::Router;
+use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 pub use admin::LedgerLine;
-pub use faults::{BadScript, Fault, FaultScript, Operation, ScriptState};
+pub use faults::{Fault, FaultScript, Operation};
 pub use journal::JournalError;
 pub use ledger::LedgerSummary;
+pub use scripts::{BadScript, ScriptState};
+pub use webhooks::{EndpointError, NotHeld, WebhookCounts, WebhookEvent, WebhookFault, WebhookKind, WebhookScript};
 
 use book::{Book, Change};
 use connection::{Cut, CuttableListener};
 use faults::Faults;
 use journal::Journal;
+use webhooks::Webhooks;
 
 /// How long calls that are still running may go on after the order to stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct SimulatorOptions {
     /// How long each call takes, in milliseconds.
     #[arg(long = "latency-ms", value_name = "MS", default_value = "0", value_parser = parse_milliseconds)]
@@ -60,12 +66,29 @@ pub struct SimulatorOptions {
     /// Where customers reach the simulator's page for authentication; by default the address it listens on.
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
+    /// Sends events there, such as `payment_intent.succeeded`; without it none.
+    #[arg(long, value_name = "URL")]
+    pub webhook_url: Option<String>,
+    /// Signs the events; by default `PAYMENT_WEBHOOK_SECRET` of the environment.
+    #[arg(long, value_name = "SECRET")]
+    pub webhook_secret: Option<SecretString>,
+    /// How long an event that was not accepted waits for its second try, in milliseconds; doubled before each of four more.
+    #[arg(long = "webhook-pause-ms", value_name = "MS", default_value = "500", value_parser = parse_milliseconds)]
+    pub webhook_pause: Duration,
 }
 
 impl Default for SimulatorOptions {
     fn default() -> Self {
         let key_lifetime = Duration::from_hours(24);
-        Self { latency: Duration::ZERO, state_file: None, key_lifetime, public_url: None }
+        Self {
+            latency: Duration::ZERO,
+            state_file: None,
+            key_lifetime,
+            public_url: None,
+            webhook_url: None,
+            webhook_secret: None,
+            webhook_pause: webhooks::PAUSE,
+        }
     }
 }
 
@@ -81,6 +104,8 @@ fn parse_seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
 pub enum SimulatorError {
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     #[error("the payment simulator can't listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the payment simulator ended: {0}")]
@@ -104,6 +129,7 @@ struct Inner {
     book: Mutex<Book>,
     faults: Mutex<Faults>,
     journal: Option<Journal>,
+    webhooks: Webhooks,
     latency: Duration,
     public_url: OnceLock<String>,
 }
@@ -117,9 +143,13 @@ impl Simulator {
             Some(path) => Some(Journal::open(path, |change| book.apply(change))?),
             None => None,
         };
+        let webhooks = Webhooks::new(options.webhook_pause);
+        if let Some(url) = &options.webhook_url {
+            webhooks.send_to(url, options.webhook_secret.as_ref().ok_or(EndpointError::NoSecret)?)?;
+        }
         let public_url = options.public_url.map_or_else(OnceLock::new, OnceLock::from);
         let latency = options.latency;
-        Ok(Self(Arc::new(Inner { book: Mutex::new(book), faults: Mutex::default(), journal, latency, public_url })))
+        Ok(Self(Arc::new(Inner { book: Mutex::new(book), faults: Mutex::default(), journal, webhooks, latency, public_url })))
     }
 
     /// Serves until `shutdown` resolves; calls then still running get a second to end.
@@ -181,6 +211,44 @@ impl Simulator {
         let _ = held.wait_for(|held| *held >= calls).await;
     }
 
+    /// From now on events go to this endpoint. What another one has not accepted yet is given up.
+    pub fn send_webhooks_to(&self, url: &str, secret: &SecretString) -> Result<(), EndpointError> {
+        self.0.webhooks.send_to(url, secret)
+    }
+
+    /// Adds a script for events behind those that there are.
+    pub fn script_webhooks(&self, script: WebhookScript) -> Result<(), BadScript> {
+        self.0.webhooks.add(script)
+    }
+
+    /// Ends the scripts for events; events that are held stay held.
+    pub fn clear_webhook_scripts(&self) {
+        self.0.webhooks.clear();
+    }
+
+    /// The events that a script holds, oldest first.
+    #[must_use]
+    pub fn held_webhooks(&self) -> Vec<WebhookEvent> {
+        self.0.webhooks.held()
+    }
+
+    /// Delivers held events one after the other in this order, each until it is accepted or given up; how many were accepted.
+    /// Those behind one that is not held stay held.
+    pub async fn release_webhooks(&self, ids: &[String]) -> Result<usize, NotHeld> {
+        self.0.webhooks.release(ids).await
+    }
+
+    #[must_use]
+    pub fn webhook_counts(&self) -> WebhookCounts {
+        self.0.webhooks.counts()
+    }
+
+    /// Returns when at least this many events were accepted.
+    pub async fn wait_for_delivered_webhooks(&self, events: u64) {
+        // It can't fail: this handle keeps the count alive.
+        let _ = self.0.webhooks.watch().wait_for(|counts| counts.delivered >= events).await;
+    }
+
     #[must_use]
     pub fn ledger(&self) -> LedgerSummary {
         self.book().ledger.summary()
@@ -214,8 +282,9 @@ impl Simulator {
         self.0.journal.is_some()
     }
 
-    /// Queues changes for the state file, under the book's lock; nothing to wait for without one.
-    fn journal(&self, changes: Vec<Change>) -> Option<oneshot::Receiver<()>> {
+    /// Tells the world of changes, under the book's lock: webhooks and the state file. Nothing to wait for without a file.
+    fn publish(&self, book: &Book, changes: Vec<Change>) -> Option<oneshot::Receiver<()>> {
+        self.0.webhooks.tell(&changes, book, self.public_url());
         let journal = self.0.journal.as_ref().filter(|_| !changes.is_empty())?;
         Some(journal.write(changes))
     }
@@ -245,6 +314,7 @@ impl RunningSimulator {
         // The server may have ended already: its result says how.
         let _ = self.stop.send(());
         let ended = self.task.await.unwrap_or_else(|error| Err(SimulatorError::Serve(io::Error::other(error))));
+        self.simulator.0.webhooks.stop();
         if let Some(journal) = &self.simulator.0.journal {
             journal.close();
         }

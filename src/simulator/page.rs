@@ -52,7 +52,7 @@ async fn answer(State(simulator): State<Simulator>, Path(intent): Path<String>, 
         let Some((intent, changes)) = book.authenticate(&intent, passed, super::now_ms()) else {
             return not_waiting();
         };
-        (intent, simulator.journal(changes))
+        (intent, simulator.publish(&book, changes))
     };
     if let Some(written) = written
         && written.await.is_err()

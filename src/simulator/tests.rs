@@ -1,12 +1,17 @@
-//! The simulator alone: what the adapter does not use yet, and its state over restarts.
+//! The simulator alone: what the adapter does not use yet, its events, and its state over restarts.
 
-use std::path::Path;
+use std::{collections::VecDeque, path::Path};
 
-use axum::{body::Body, http::Request};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, Request, StatusCode},
+};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 use super::*;
+use crate::clients::payment_gateway::webhook;
 
 /// What a call was answered: status, whether from the key store, body.
 #[derive(Debug, PartialEq)]
@@ -194,6 +199,154 @@ async fn faults_are_scripted_shown_and_cleared_over_http() {
     assert_eq!(post(&simulator, "/v1/payment_intents", "k", NEW).await.status, 200);
 }
 
+const SECRET: &str = "whsec_simulator";
+
+/// A simulator whose events go to an endpoint that hands them over: it answers these statuses first, then 200.
+async fn with_endpoint(statuses: &[u16]) -> (Simulator, mpsc::UnboundedReceiver<(String, Bytes)>) {
+    let (taken, events) = mpsc::unbounded_channel();
+    let statuses = Arc::new(Mutex::new(VecDeque::from(statuses.to_vec())));
+    let take = async move |headers: HeaderMap, body: Bytes| {
+        taken.send((headers["stripe-signature"].to_str().unwrap().to_owned(), body)).unwrap();
+        StatusCode::from_u16(statuses.lock().unwrap().pop_front().unwrap_or(200)).unwrap()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/events", listener.local_addr().unwrap());
+    let router = Router::new().route("/events", axum::routing::post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let options = SimulatorOptions { webhook_pause: Duration::from_millis(1), ..SimulatorOptions::default() };
+    let simulator = Simulator::open(options).unwrap();
+    simulator.send_webhooks_to(&url, &SECRET.into()).unwrap();
+    (simulator, events)
+}
+
+/// The next event: what the shop reads of it once it has checked the signature, and the object that it carries.
+async fn next(events: &mut mpsc::UnboundedReceiver<(String, Bytes)>) -> (webhook::Event, Value) {
+    let (signature, body) = events.recv().await.unwrap();
+    let now = chrono::DateTime::from_timestamp_millis(i64::try_from(now_ms()).unwrap()).unwrap();
+    let event = webhook::read(&SECRET.into(), &signature, &body, now).unwrap();
+    let mut whole: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&whole["object"], &whole["livemode"]), (&json!("event"), &json!(false)));
+    assert!(event.id.starts_with("evt_"), "{}", event.id);
+    (event, whole["data"]["object"].take())
+}
+
+fn held_ids(simulator: &Simulator) -> Vec<String> {
+    simulator.held_webhooks().into_iter().map(|event| event.id).collect()
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_payment_is_told_once_and_signed() {
+    let (simulator, mut events) = with_endpoint(&[]).await;
+    let mut told = async |kind: &str, intent: &str| {
+        let (event, object) = next(&mut events).await;
+        assert_eq!((event.kind.as_str(), event.object_id.as_str()), (kind, intent));
+        object
+    };
+    let create = async |key: &str, card: &str| {
+        let created = post(&simulator, "/v1/payment_intents", key, &NEW.replace("pm_card_visa", card)).await.body;
+        created["id"].as_str().unwrap().to_owned()
+    };
+    let confirm = async |intent: &str| post(&simulator, &format!("/v1/payment_intents/{intent}/confirm"), intent, "").await;
+
+    let paid = create("c1", "pm_card_visa").await;
+    confirm(&paid).await;
+    assert_eq!(told("payment_intent.succeeded", &paid).await, get(&simulator, &format!("/v1/payment_intents/{paid}")).await.body);
+    assert!(confirm(&paid).await.replayed);
+    post(&simulator, "/v1/refunds", "r", &format!("payment_intent={paid}&amount=200")).await;
+    let charge = told("charge.refunded", &paid).await;
+    assert_eq!(charge, get(&simulator, "/v1/charges").await.body["data"][0]);
+    assert_eq!(charge["amount_refunded"], 200);
+
+    let declined = create("c2", "pm_card_chargeDeclined").await;
+    confirm(&declined).await;
+    assert_eq!(told("payment_intent.payment_failed", &declined).await["last_payment_error"]["code"], "card_declined");
+    post(&simulator, &format!("/v1/payment_intents/{declined}/cancel"), "x", "").await;
+    assert_eq!(told("payment_intent.canceled", &declined).await["status"], "canceled");
+
+    let waiting = create("c3", "pm_card_authenticationRequired").await;
+    confirm(&waiting).await;
+    assert_eq!(told("payment_intent.requires_action", &waiting).await["status"], "requires_action");
+    let form = Body::from("outcome=complete");
+    let answer = Request::post(format!("/authenticate/{waiting}")).header("content-type", "application/x-www-form-urlencoded").body(form);
+    simulator.router().oneshot(answer.unwrap()).await.unwrap();
+    told("payment_intent.succeeded", &waiting).await;
+
+    simulator.wait_for_delivered_webhooks(6).await;
+    assert_eq!(simulator.webhook_counts(), WebhookCounts { tries: 6, delivered: 6, ..WebhookCounts::default() });
+}
+
+#[tokio::test]
+async fn an_event_that_is_not_accepted_comes_again_and_is_given_up_in_the_end() {
+    let (simulator, mut events) = with_endpoint(&[500, 302, 200, 503, 503, 503, 503, 503, 503]).await;
+    simulator.script_webhooks(WebhookScript::always(WebhookKind::Succeeded, WebhookFault::Hold)).unwrap();
+    pay(&simulator, "a").await;
+    pay(&simulator, "b").await;
+    let held = held_ids(&simulator);
+
+    assert_eq!(simulator.release_webhooks(&held).await.unwrap(), 1);
+
+    let mut seen = Vec::new();
+    for _ in 0..9 {
+        seen.push(next(&mut events).await.0.id);
+    }
+    assert_eq!((&seen[..3], &seen[3..]), (&vec![held[0].clone(); 3][..], &vec![held[1].clone(); 6][..]));
+    assert_eq!(simulator.webhook_counts(), WebhookCounts { tries: 9, delivered: 1, given_up: 1, dropped: 0 });
+}
+
+#[tokio::test]
+async fn events_come_twice_late_in_another_order_or_never_when_a_script_says_so() {
+    let (simulator, mut events) = with_endpoint(&[]).await;
+    let script = |text: &'static str| call(&simulator, "POST", "/admin/webhooks", None, text);
+    for bad in [
+        r#"{"event": "payment_intent.created", "fault": {"kind": "hold"}}"#,
+        r#"{"fault": {"kind": "lose"}}"#,
+        r#"{"fault": {"kind": "drop"}, "probability": 2}"#,
+    ] {
+        assert_eq!(script(bad).await.status, 422, "{bad}");
+    }
+    for good in [
+        r#"{"event": "payment_intent.succeeded", "fault": {"kind": "duplicate"}, "times": 1}"#,
+        r#"{"event": "payment_intent.succeeded", "fault": {"kind": "drop"}, "times": 1}"#,
+        r#"{"event": "payment_intent.succeeded", "fault": {"kind": "late", "ms": 1}, "times": 1}"#,
+        r#"{"fault": {"kind": "hold"}}"#,
+    ] {
+        assert_eq!(script(good).await.status, 201, "{good}");
+    }
+
+    let twice = pay(&simulator, "a").await;
+    let (first, second) = (next(&mut events).await.0, next(&mut events).await.0);
+    assert_eq!((&first.object_id, &first), (&twice, &second));
+    pay(&simulator, "dropped").await;
+    let late = pay(&simulator, "late").await;
+    assert_eq!(next(&mut events).await.0.object_id, late);
+    simulator.wait_for_delivered_webhooks(3).await;
+
+    let (older, newer) = (pay(&simulator, "b").await, pay(&simulator, "c").await);
+    let shown = get(&simulator, "/admin/webhooks").await.body;
+    assert_eq!(shown["counts"], json!({ "tries": 3, "delivered": 3, "given_up": 0, "dropped": 1 }));
+    assert_eq!((&shown["held"][0]["object_id"], &shown["held"][1]["object_id"]), (&json!(older), &json!(newer)));
+    assert_eq!((&shown["held"][0]["type"], &shown["scripts"][3]["struck"]), (&json!("payment_intent.succeeded"), &json!(2)));
+    assert_eq!(call(&simulator, "DELETE", "/admin/webhooks", None, "").await.status, 204);
+    let reversed = json!({ "ids": [shown["held"][1]["id"], shown["held"][0]["id"], "evt_unknown"] }).to_string();
+    assert_eq!(call(&simulator, "POST", "/admin/webhooks/release", None, &reversed).await.status, 422);
+    assert_eq!(next(&mut events).await.0.object_id, newer);
+    assert_eq!(next(&mut events).await.0.object_id, older);
+    assert_eq!(get(&simulator, "/admin/webhooks").await.body["held"], json!([]));
+    let at_once = pay(&simulator, "d").await;
+    assert_eq!(next(&mut events).await.0.object_id, at_once);
+}
+
+#[tokio::test]
+async fn webhooks_need_an_address_and_a_secret() {
+    let open = |url: &str, secret: Option<&str>| {
+        let webhook_secret = secret.map(Into::into);
+        Simulator::open(SimulatorOptions { webhook_url: Some(url.to_owned()), webhook_secret, ..SimulatorOptions::default() })
+    };
+    assert!(open("http://127.0.0.1:1/events", Some(SECRET)).is_ok());
+    assert!(matches!(open("http://127.0.0.1:1/events", None), Err(SimulatorError::Endpoint(EndpointError::NoSecret))));
+    assert!(matches!(open("127.0.0.1:1", Some(SECRET)), Err(SimulatorError::Endpoint(EndpointError::Url))));
+}
+
 #[tokio::test]
 async fn a_restarted_simulator_knows_its_intents_charges_and_keys() {
     let folder = tempfile::tempdir().unwrap();
@@ -264,8 +417,12 @@ fn the_flags_read_as_documented() {
     }
     let parse = |flags: &[&str]| <Command as clap::Parser>::try_parse_from(std::iter::once(&"x").chain(flags)).map(|it| it.options);
 
-    assert_eq!(parse(&[]).unwrap(), SimulatorOptions::default());
+    let default = format!("{:?}", SimulatorOptions::default());
+    assert_eq!(format!("{:?}", parse(&[]).unwrap()), default);
     let given = parse(&["--latency-ms", "20", "--state-file", "s.jsonl", "--key-lifetime-s", "61"]).unwrap();
     assert_eq!((given.latency, given.key_lifetime), (Duration::from_millis(20), Duration::from_secs(61)));
     assert!(parse(&["--latency-ms", "soon"]).is_err());
+    let told = parse(&["--webhook-url", "http://localhost/events", "--webhook-secret", SECRET, "--webhook-pause-ms", "9"]).unwrap();
+    assert_eq!((told.webhook_url.as_deref(), told.webhook_pause), (Some("http://localhost/events"), Duration::from_millis(9)));
+    assert!(!format!("{:?}", told.webhook_secret.unwrap()).contains(SECRET));
 }
