@@ -8,6 +8,7 @@ mod keys;
 mod migrate;
 mod output;
 mod payment_simulator;
+mod reconcile;
 mod seed;
 mod serve;
 mod staff;
@@ -63,6 +64,8 @@ enum Command {
     /// Look at messages that no worker could use, send them again, or discard them
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Compare the payment provider's charges with our payments, both ways; exit code 1 when they differ
+    Reconcile(reconcile::ReconcileArgs),
     /// Check every invariant of the data; exit code 1 when one is broken
     Audit(audit::AuditArgs),
     /// Fire a flash sale's buyers at a server, and prove that nothing was oversold, lost, doubled or over a limit
@@ -122,6 +125,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::GrantRole(args) => staff::grant_role(args).await?,
         Command::Keys(keys::KeysCommand::Generate) => keys::generate(),
         Command::DeadLetters(command) => dead_letters::run(command).await?,
+        Command::Reconcile(args) => return reconcile::run(args).await,
         Command::Audit(args) => return audit::run(args).await,
         Command::Stampede(args) => return Box::pin(stampede::run(args)).await,
         Command::PaymentSimulator(args) => payment_simulator::run(args).await?,

@@ -25,6 +25,14 @@ pub fn progress(total: u64, what: &'static str) -> ProgressBar {
     bar.with_message(what)
 }
 
+/// A count without an end that is known, on standard error; silent where there is no terminal.
+pub fn spinner(what: &'static str) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} {per_sec}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.with_message(what)
+}
+
 /// A bar that fills with time, on standard error; silent where there is no terminal.
 pub fn timed(lasting: Duration, what: &'static str) -> ProgressBar {
     let length = u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX);

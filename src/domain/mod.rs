@@ -12,6 +12,7 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod quantity;
+pub mod reconciliation;
 pub mod review;
 pub mod stock;
 

@@ -9,6 +9,7 @@
 //! | pauses | every second | stop the clock of holds while payments cannot be taken |
 //! | `expire_holds.rs` | every second | gives the units of unpaid orders back |
 //! | breakers | every second, each worker | tells how its circuit breakers are |
+//! | `reconcile.rs` | every day | compares the provider's charges with our payments |
 //! | `clean_up.rs` | every hour | forgets idempotency keys after a week |
 //!
 //! And for what a process keeps in memory; the clock in every process, the others in servers:
@@ -33,6 +34,7 @@ mod leader;
 mod mail;
 mod make_units;
 mod payment;
+mod reconcile;
 mod runner;
 mod send_due;
 
@@ -54,6 +56,7 @@ pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
     tasks.spawn(runner::every(Duration::from_secs(1), "report_breakers", app.clone(), stop.clone(), |app| async move {
         services::circuit_breaker::report(&app).await
     }));
+    tasks.spawn(runner::every(Duration::from_mins(10), "reconcile", app.clone(), stop.clone(), reconcile::run));
     tasks.spawn(leader::run(app, stop.clone()));
 }
 

@@ -18,6 +18,7 @@ pub mod order_feed;
 pub mod payment;
 pub mod payment_pause;
 pub mod purchase;
+pub mod reconciliation;
 pub mod refund;
 pub mod retry;
 pub mod sale_feed;

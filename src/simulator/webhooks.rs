@@ -76,8 +76,8 @@ impl WebhookEvent {
                 Some(Self::new(kind, &intent.facts.id, &json!(wire::intent_body(intent, Expand::Nothing, public_url))))
             }
             Change::Refund(refund) => {
-                let charge = book.ledger.charges.get(&refund.charge)?;
-                Some(Self::new(WebhookKind::ChargeRefunded, &charge.id, &wire::charge_body(charge)))
+                let refunded = book.ledger.charges.get(&refund.charge)?;
+                Some(Self::new(WebhookKind::ChargeRefunded, &refunded.id, &wire::charge_body(refunded)))
             }
             Change::Charge(_) | Change::Key(..) => None,
         }

@@ -57,6 +57,11 @@ pub const INVARIANTS: &[Invariant] = &[
                          AND p.amount_minor = o.total_minor AND p.currency = o.currency) <> 1",
     },
     Invariant {
+        name: "I5",
+        description: "The provider's charges and our payments say the same, as far as the last comparisons looked",
+        sql: "SELECT count(*) FROM reconciliation_break WHERE resolved_at IS NULL",
+    },
+    Invariant {
         name: "I6",
         description: "No order that failed or expired keeps money",
         sql: "SELECT count(*) FROM orders o JOIN payment p ON p.order_id = o.id

@@ -21,6 +21,7 @@ pub mod payment_pause;
 pub mod product;
 pub mod purchase;
 pub mod queue;
+pub mod reconciliation;
 pub mod refund;
 pub mod retry;
 pub mod rivals;

@@ -18,6 +18,7 @@ use crate::domain::{
     money::Currency,
     order::{OrderEventReason, OrderStatus},
     payment::{PaymentStatus, RefundStatus},
+    reconciliation::BreakKind,
     stock::StockMovementKind,
 };
 
@@ -97,4 +98,4 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(BreakerState, Currency, Locale, OrderEventReason, OrderStatus, PaymentStatus, RefundStatus, Role, StockMovementKind);
+as_text!(BreakKind, BreakerState, Currency, Locale, OrderEventReason, OrderStatus, PaymentStatus, RefundStatus, Role, StockMovementKind);

@@ -190,8 +190,14 @@ impl TestApp {
         text.split("token=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
     }
 
-    /// Stops the program, and fails when the data breaks an invariant.
+    /// Stops the program, and fails when the data breaks an invariant, or says other than the provider's ledger.
     pub async fn finish(self) {
+        let now = self.app.clock.now();
+        let (from, to) = (now - TimeDelta::hours(1), now + TimeDelta::minutes(1));
+        let compared = services::reconciliation::run(&self.app, from, to, |_| ()).await.unwrap();
+        assert_eq!(compared.charges, i64::try_from(self.simulator.simulator.ledger().charges).unwrap());
+        let breaks = services::reconciliation::list_open_breaks(&self.app, 10).await.unwrap();
+        assert!(breaks.is_empty(), "{breaks:#?}");
         assert_eq!(self.broken_invariants().await, Vec::<&str>::new());
         self.stop.cancel();
         self.tasks.close();

@@ -1,0 +1,2 @@
+DROP TABLE reconciliation_break;
+DROP TABLE reconciliation;
