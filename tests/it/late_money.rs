@@ -8,8 +8,8 @@ use whitemonday::{
 };
 
 use crate::{
-    payments::tell_of,
     support::{Client, TestApp, change, new_key, refused, status_after, until},
+    webhooks::tell_of,
 };
 
 /// An order whose one try has ended without money, and the customer.

@@ -23,3 +23,4 @@ mod schema;
 mod stampede;
 mod subscriptions;
 mod walk;
+mod webhooks;

@@ -1,9 +1,7 @@
 //! Payments whose workers die, whose answers are lost, whose provider misbehaves: each order is charged once or not at all.
 
 use futures_util::{StreamExt, stream};
-use hmac::{Hmac, Mac};
 use serde_json::json;
-use sha2::Sha256;
 use whitemonday::{
     domain::ids::FlashSaleId,
     simulator::{Fault, FaultScript, Operation},
@@ -209,57 +207,5 @@ async fn a_payment_that_waits_is_no_message_and_the_leader_has_the_provider_aske
     until(async || (provider.calls(Operation::RetrieveIntent) > asked).then_some(())).await;
     assert_eq!(bob.order(&bobs).await["status"], "AWAITING_PAYMENT");
     assert_eq!(provider.ledger().charges, 1);
-    test.finish().await;
-}
-
-fn signature(secret: &str, at: i64, body: &str) -> String {
-    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(format!("{at}.{body}").as_bytes());
-    let hex = mac.finalize().into_bytes().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-    format!("t={at},v1={hex}")
-}
-
-async fn send_event(test: &TestApp, id: &str, object: &str, secret: &str) -> u16 {
-    let at = test.app.clock.now().timestamp();
-    let body = json!({ "id": id, "type": "payment_intent.succeeded", "created": at, "data": { "object": { "id": object } } }).to_string();
-    let request = reqwest::Client::new().post(test.anonymous().url("/webhooks/stripe"));
-    let request = request.header("stripe-signature", signature(secret, at, &body)).body(body);
-    request.send().await.unwrap().status().as_u16()
-}
-
-/// The provider tells that a payment has succeeded; the answer's status.
-pub async fn tell_of(test: &TestApp, event: &str, intent: &str) -> u16 {
-    send_event(test, event, intent, "whsec_tests").await
-}
-
-#[tokio::test]
-async fn an_event_of_the_provider_makes_us_ask_at_once_and_twice_is_once() {
-    let test = TestApp::start_with_jobs().await;
-    let sale = test.open_sale(1, 1).await;
-    let ann = test.customer().await;
-    let order = ann.must_buy(sale, 1, json!({ "paymentMethod": "pm_card_authenticationRequired" })).await;
-    let query = "query($id: ID!) { order(id: $id) { payments { nextActionUrl providerReference } } }";
-    let payment = async || ann.send(query, json!({ "id": order })).await.pointer("/order/payments/0").cloned().unwrap_or_default();
-    let url = until(async || payment().await["nextActionUrl"].as_str().map(str::to_owned)).await;
-    let intent = payment().await["providerReference"].as_str().unwrap().to_owned();
-    // Without an event nobody would ask for an hour.
-    test.execute("UPDATE payment SET next_query_at = now() + interval '1 hour', deadline = now()").await;
-    let bank = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    bank.post(&url).form(&[("outcome", "complete")]).send().await.unwrap();
-
-    let send = async |id: &str, object: &str, secret: &str| send_event(&test, id, object, secret).await;
-    assert_eq!(send("evt_0", &intent, "whsec_of_somebody_else").await, 400);
-    assert_eq!(test.scalar("SELECT count(*) FROM webhook_event").await, 0);
-    assert_eq!(ann.order(&order).await["status"], "AWAITING_PAYMENT");
-    assert_eq!(send("evt_2", "pi_unknown", "whsec_tests").await, 200, "kept: it may be about what is not committed yet");
-    let twice = tokio::join!(send("evt_1", &intent, "whsec_tests"), send("evt_1", &intent, "whsec_tests"));
-    assert_eq!(twice, (200, 200));
-
-    ann.until_order_is(&order, "PAID").await;
-    assert_eq!(test.simulator.simulator.ledger().charges, 1);
-    assert_eq!(send("evt_3", &intent, "whsec_tests").await, 200, "after the fact it changes nothing");
-    until(async || (test.scalar("SELECT count(*) FROM webhook_event WHERE applied_at IS NOT NULL").await == 2).then_some(())).await;
-    assert_eq!(test.scalar("SELECT count(*) FROM webhook_event WHERE id = 'evt_2' AND next_try_at > now()").await, 1);
-    assert_eq!(ann.order(&order).await["history"].as_array().unwrap().len(), 2);
     test.finish().await;
 }

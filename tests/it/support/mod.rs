@@ -38,6 +38,8 @@ pub use database::TestDatabase;
 /// How long a test waits for what must come; it never comes this late unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+const WEBHOOK_SECRET: &str = "whsec_tests";
+
 pub const PASSWORD: &str = "correct horse battery";
 
 pub struct TestApp {
@@ -78,6 +80,12 @@ impl TestApp {
 
     pub fn start_jobs(&self) {
         jobs::start_workers(&self.app, &self.tasks, &self.stop);
+    }
+
+    /// From now on the provider's events come to this server.
+    pub fn send_webhooks(&self) {
+        let url = format!("http://{}/webhooks/stripe", self.address);
+        self.simulator.simulator.send_webhooks_to(&url, &WEBHOOK_SECRET.into()).unwrap();
     }
 
     /// Another server process on the same database.
@@ -219,7 +227,7 @@ fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) ->
         ("TOKEN_KEYS", key),
         ("PAYMENT_URL", payment_url),
         ("PAYMENT_SECRET_KEY", "sk_test_tests"),
-        ("PAYMENT_WEBHOOK_SECRET", "whsec_tests"),
+        ("PAYMENT_WEBHOOK_SECRET", WEBHOOK_SECRET),
         ("DEVELOPER_TOOLS", "on"),
         ("JOB_VISIBILITY_SECONDS", "2"),
         ("JOB_STEP_DEADLINE_SECONDS", "1"),
