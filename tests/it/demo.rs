@@ -49,6 +49,16 @@ impl Demo {
         answer.json::<Value>().await.unwrap()["data"].take()
     }
 
+    /// Waits until the demo's server has accepted an event of the demo's provider.
+    async fn until_it_hears_of_payments(&self) {
+        let webhooks = self.value("Payments").replace("/admin/ledger", "/admin/webhooks");
+        until(async || {
+            let shown = reqwest::get(&webhooks).await.unwrap().json::<Value>().await.unwrap();
+            (shown["counts"]["delivered"].as_u64() > Some(0)).then_some(())
+        })
+        .await;
+    }
+
     fn audit(folder: &Path) -> bool {
         let audit = Command::new(env!("CARGO_BIN_EXE_whitemonday")).args(["audit", "--json", "--data-dir"]).arg(folder).output().unwrap();
         audit.status.success()
@@ -83,6 +93,8 @@ async fn the_demo_keeps_its_data_when_it_is_killed_and_takes_its_services_with_i
     assert!(phases.contains(&"OPEN") && phases.contains(&"SCHEDULED"), "{phases:?}");
     assert!(phases.iter().any(|phase| phase.starts_with("SOLD_OUT")), "{phases:?}");
     assert!(Demo::audit(folder.path()), "an operator's command acts on the running demo");
+    // The sample orders of the sale that is sold out are paid in the background.
+    demo.until_it_hears_of_payments().await;
     let password = demo.value("Customer");
 
     demo.kill();
