@@ -71,7 +71,8 @@ async fn an_order_whose_charge_is_under_way_is_expiring_until_the_provider_has_s
 }
 
 async fn expires_under_way(answer: Option<Fault>, status: &str, free: i64) {
-    let test = TestApp::start().await;
+    // The worker waits for the provider for longer than this test lasts.
+    let test = TestApp::start_with(&[("JOB_VISIBILITY_SECONDS", "20"), ("JOB_STEP_DEADLINE_SECONDS", "15")]).await;
     let sale = test.open_sale(1, 1).await;
     let ann = test.customer().await;
     let order = ann.must_buy(sale, 1, json!({})).await;
