@@ -1,16 +1,15 @@
 //! Nothing is oversold: many buyers, few units, cancellations of holds in between, two servers, a server that is killed.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
 };
 
 use futures_util::{StreamExt, stream};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Client, TestApp, new_key, until};
+use crate::support::{Client, Process, TestApp, new_key, until};
 
 const ROUNDS: u64 = 20;
 
@@ -56,55 +55,29 @@ async fn twenty_rounds_of_buyers_declines_and_ended_holds_on_two_servers_sell_ea
     test.finish().await;
 }
 
-/// A server process of its own, which can be killed; its address.
-async fn server(test: &TestApp) -> (Child, std::net::SocketAddr) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_whitemonday"))
-        .args(["serve", "--with-jobs"])
-        .env_clear()
-        .envs(test.settings())
-        .env("SMTP_URL", "smtp://127.0.0.1:9")
-        .env("LISTEN", port.to_string())
-        .env("LOG", "error")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let ready = format!("http://{port}/healthz/ready");
-    until(async || reqwest::get(&ready).await.ok().filter(|answer| answer.status() == 200)).await;
-    (child, port)
-}
-
 #[tokio::test]
 async fn a_server_killed_in_mid_stampede_leaves_orders_that_their_keys_find_again() {
     let test = TestApp::start().await;
     let sale = test.open_sale(120, 1).await;
     let buyers = test.customers(200).await;
-    let (mut first, address) = server(&test).await;
+    let (mut first, address) = Process::server(&test, &["--with-jobs"]).await;
     let answered = AtomicUsize::new(0);
 
     // Every buyer asks once; the server dies when fifty have been answered.
     let (answered_ref, pid) = (&answered, first.id());
     let ask = |buyer: Client| async move {
-        let input = json!({
-            "flashSaleId": sale.to_string(), "quantity": 1, "paymentMethod": "pm_card_visa", "idempotencyKey": new_key(),
-        });
-        let body = json!({ "query": crate::support::client::BUY_NOW, "variables": { "input": input } });
-        let sent = buyer.at(address).post().json(&body).timeout(Duration::from_secs(10)).send().await;
-        let answer: Option<Value> = match sent {
-            Ok(answer) => answer.json().await.ok(),
-            Err(_) => None,
-        };
+        let key = json!(new_key());
+        let order = buyer.at(address).buy_once(sale, 1, "pm_card_visa", &key).await;
         if answered_ref.fetch_add(1, Ordering::SeqCst) == 50 {
             Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
         }
-        let order = answer.and_then(|answer| answer["data"]["buyNow"]["result"]["order"]["id"].as_str().map(str::to_owned));
-        (buyer, input["idempotencyKey"].clone(), order)
+        (buyer, key, order)
     };
     let asked: Vec<_> = stream::iter(buyers).map(ask).buffer_unordered(64).collect().await;
-    first.wait().unwrap();
+    first.kill();
     assert!(asked.iter().any(|(.., order)| order.is_none()), "some lost their answer");
 
-    let (mut second, address) = server(&test).await;
+    let (mut second, address) = Process::server(&test, &["--with-jobs"]).await;
     let mut orders = 0;
     for (buyer, key, first_answer) in &asked {
         let answer = buyer.at(address).buy_patiently(sale, 1, "pm_card_visa", key).await;
@@ -118,7 +91,6 @@ async fn a_server_killed_in_mid_stampede_leaves_orders_that_their_keys_find_agai
     assert_eq!(test.free_units(sale).await, 0);
     until(async || (test.scalar("SELECT count(*) FROM orders WHERE status = 'PAID'").await == 120).then_some(())).await;
     assert_eq!(test.simulator.simulator.ledger().charges, 120);
-    second.kill().unwrap();
-    second.wait().unwrap();
+    second.kill();
     test.finish().await;
 }

@@ -36,15 +36,13 @@ async fn payments_of_a_killed_worker_are_settled_by_the_next_one_and_charged_onc
     provider.script(FaultScript::always(Operation::ConfirmIntent, Fault::HoldAfter)).unwrap();
     let mut first = test.worker();
     provider.wait_for_held(30).await;
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.kill();
     provider.clear_faults();
     assert!(provider.ledger().charges >= 30);
 
     let mut second = test.worker();
     until_none_awaits_payment(&test).await;
-    second.kill().unwrap();
-    second.wait().unwrap();
+    second.kill();
 
     for (_, order) in &orders {
         let id = order.strip_prefix("ord_").unwrap();
@@ -67,8 +65,7 @@ async fn a_worker_killed_before_the_provider_knows_leaves_nothing_behind() {
     provider.script(FaultScript::always(Operation::CreateIntent, Fault::HoldBefore)).unwrap();
     let mut first = test.worker();
     provider.wait_for_held(20).await;
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.kill();
     provider.clear_faults();
     assert_eq!(provider.ledger().charges, 0);
 

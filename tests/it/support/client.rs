@@ -120,6 +120,17 @@ impl Client {
         }
     }
 
+    /// Asks once, as somebody does whose server may die meanwhile; the order's id, if it was answered with one.
+    pub async fn buy_once(&self, sale: FlashSaleId, quantity: i32, payment_method: &str, key: &Value) -> Option<String> {
+        let input = json!({
+            "flashSaleId": sale.to_string(), "quantity": quantity, "paymentMethod": payment_method, "idempotencyKey": key,
+        });
+        let body = json!({ "query": BUY_NOW, "variables": { "input": input } });
+        let answer = self.post().json(&body).timeout(PATIENCE).send().await.ok()?;
+        let answer: Value = answer.json().await.ok()?;
+        answer["data"]["buyNow"]["result"]["order"]["id"].as_str().map(str::to_owned)
+    }
+
     /// The id of an order that must be accepted.
     pub async fn must_buy(&self, sale: FlashSaleId, quantity: i32, input: Value) -> String {
         let payload = self.buy(sale, quantity, input).await;

@@ -1,16 +1,12 @@
 //! A whole program for a test: its own database, the real router on a real socket, the payment simulator over HTTP, mail
 //! in memory. Jobs run only where a test starts them.
 
+mod barrier;
 pub mod client;
 mod database;
+mod process;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use secrecy::ExposeSecret;
@@ -32,8 +28,10 @@ use whitemonday::{
     simulator::{RunningSimulator, Simulator, SimulatorOptions},
 };
 
+pub use barrier::{Barrier, Step};
 pub use client::{Client, Socket, change, refused, status_after};
 pub use database::TestDatabase;
+pub use process::Process;
 
 /// How long a test waits for what must come; it never comes this late unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -100,17 +98,9 @@ impl TestApp {
         settings_for(&self.database.url, &self.simulator.url, &[])
     }
 
-    /// A worker process of its own, which can be killed. No mail server answers it.
-    pub fn worker(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_whitemonday"))
-            .arg("work")
-            .env_clear()
-            .envs(self.settings())
-            .env("SMTP_URL", "smtp://127.0.0.1:9")
-            .env("LOG", "error")
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
+    /// A worker process of its own, which can be killed.
+    pub fn worker(&self) -> Process {
+        Process::worker(self)
     }
 
     /// Runs a command of the program, on this one's settings, to its end.

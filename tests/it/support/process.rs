@@ -1,0 +1,58 @@
+//! Processes of the program, to be killed.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+};
+
+use super::{TestApp, until};
+
+/// A process of its own, which ends by SIGKILL: when the test says so, or with the test.
+pub struct Process(Child);
+
+impl Process {
+    fn start(test: &TestApp, arguments: &[&str], listen: Option<SocketAddr>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whitemonday"));
+        // No mail server answers it.
+        command.args(arguments).env_clear().envs(test.settings()).env("SMTP_URL", "smtp://127.0.0.1:9").stdout(Stdio::null());
+        command.env("LOG", std::env::var("CHILD_LOG").unwrap_or_else(|_| "error".to_owned()));
+        command.envs(listen.map(|address| ("LISTEN", address.to_string())));
+        Self(command.spawn().unwrap())
+    }
+
+    pub fn worker(test: &TestApp) -> Self {
+        Self::start(test, &["work"], None)
+    }
+
+    /// A server that takes requests, and its address.
+    pub async fn server(test: &TestApp, more: &[&str]) -> (Self, SocketAddr) {
+        let address = free_address();
+        let server = Self::start(test, &[&["serve"], more].concat(), Some(address));
+        let ready = format!("http://{address}/healthz/ready");
+        until(async || reqwest::get(&ready).await.ok().filter(|answer| answer.status() == 200)).await;
+        (server, address)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Ends it between two instructions.
+    pub fn kill(&mut self) {
+        // `kill` does nothing to one that has been waited for.
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Below the ports that systems give to outgoing connections, of which a busy test makes many.
+fn free_address() -> SocketAddr {
+    let candidates = std::iter::repeat_with(|| SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(20_000..32_000))));
+    candidates.take(100).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
+}
