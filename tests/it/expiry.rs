@@ -81,10 +81,8 @@ async fn expires_under_way(answer: Option<Fault>, status: &str, free: i64) {
     test.start_jobs();
     provider.wait_for_held(1).await;
 
-    // Whoever leads, this call or the job, has ended the hold when this one returns.
     test.execute(END_ALL_HOLDS).await;
-    test.expire_due().await;
-    assert_eq!(ann.order(&order).await["status"], "EXPIRING");
+    ann.until_order_is(&order, "EXPIRING").await;
     assert_eq!(test.free_units(sale).await, 0, "its units are still its own");
     provider.clear_faults();
     if let Some(answer) = answer {

@@ -152,8 +152,7 @@ async fn staff_end_the_review_of_a_mismatch() {
     provider.script(FaultScript::always(Operation::ConfirmIntent, Fault::HoldAfter)).unwrap();
     let mut worker = test.worker();
     provider.wait_for_held(3).await;
-    worker.kill().unwrap();
-    worker.wait().unwrap();
+    worker.kill();
     provider.clear_faults();
     test.execute("UPDATE payment SET amount_minor = amount_minor - 1").await;
     test.start_jobs();
