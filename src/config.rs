@@ -240,6 +240,10 @@ pub struct JobsConfig {
     pub visibility: Duration,
     /// After this a step's worker counts as gone.
     pub step_deadline: Duration,
+    /// A paid order goes on to PREPARING by itself after this; by staff only when there is none.
+    pub prepare_after: Option<Duration>,
+    /// The same of a shipped order and DELIVERED.
+    pub deliver_after: Option<Duration>,
 }
 
 /// How often one customer may try to buy in one sale.
@@ -424,7 +428,15 @@ impl JobsConfig {
                     .to_owned(),
             );
         }
-        Self { visibility: Duration::from_secs(visibility.into()), step_deadline: Duration::from_secs(step_deadline.into()) }
+        let prepare_after = reader.number("PREPARE_AFTER_MINUTES", 0, 0..=100_000);
+        let deliver_after = reader.number("DELIVER_AFTER_DAYS", 0, 0..=365);
+        let some = |after: Duration| Some(after).filter(|after| !after.is_zero());
+        Self {
+            visibility: Duration::from_secs(visibility.into()),
+            step_deadline: Duration::from_secs(step_deadline.into()),
+            prepare_after: some(Duration::from_secs(60 * u64::from(prepare_after))),
+            deliver_after: some(Duration::from_secs(24 * 60 * 60 * u64::from(deliver_after))),
+        }
     }
 }
 

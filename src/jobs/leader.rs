@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{clean_up, expire_holds, make_units, runner::guarded, send_due};
+use super::{advance, clean_up, expire_holds, make_units, runner::guarded, send_due};
 use crate::{
     app::App,
     services::{
@@ -18,10 +18,11 @@ use crate::{
 
 const RENEW_EVERY: Duration = Duration::from_secs(3);
 const WORK_EVERY: Duration = Duration::from_secs(1);
+const ADVANCE_EVERY: Duration = Duration::from_secs(10);
 const CLEAN_UP_EVERY: Duration = Duration::from_hours(1);
 
 pub async fn run(app: App, stop: CancellationToken) {
-    let mut lead = Lead { app, term: None, renewed_at: None, cleaned_at: None };
+    let mut lead = Lead { app, term: None, renewed_at: None, advanced_at: None, cleaned_at: None };
     loop {
         guarded("leader", lead.round()).await;
         tokio::select! {
@@ -38,6 +39,7 @@ struct Lead {
     app: App,
     term: Option<Term>,
     renewed_at: Option<Instant>,
+    advanced_at: Option<Instant>,
     cleaned_at: Option<Instant>,
 }
 
@@ -56,6 +58,10 @@ impl Lead {
         guarded("expire_holds", expire_holds::run(&self.app, term)).await;
         guarded("send_due", send_due::run(&self.app, term)).await;
         guarded("make_units", make_units::run(&self.app)).await;
+        if is_due(self.advanced_at, ADVANCE_EVERY) {
+            guarded("advance", advance::run(&self.app, term)).await;
+            self.advanced_at = Some(Instant::now());
+        }
         if is_due(self.cleaned_at, CLEAN_UP_EVERY) && guarded("clean_up", clean_up::run(&self.app)).await {
             self.cleaned_at = Some(Instant::now());
         }

@@ -9,6 +9,7 @@
 //! | pauses | every second | stop the clock of holds while payments cannot be taken |
 //! | `expire_holds.rs` | every second | gives the units of unpaid orders back |
 //! | breakers | every second, each worker | tells how its circuit breakers are |
+//! | `advance.rs` | every 10 s | moves paid and shipped orders on, where configured |
 //! | `reconcile.rs` | every day | compares the provider's charges with our payments |
 //! | `clean_up.rs` | every hour | forgets idempotency keys after a week |
 //!
@@ -25,6 +26,7 @@
 //!
 //! A server also runs the workers of the purchase batcher (services/purchase/batcher.rs), until its last request is answered.
 
+mod advance;
 mod bell;
 mod clean_up;
 mod compensation;

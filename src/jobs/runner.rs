@@ -17,6 +17,8 @@ use crate::{
 
 /// Queues are polled this often when nobody rings, with up to a quarter of jitter.
 const POLL: Duration = Duration::from_secs(1);
+/// How long work may still run after the order to stop; with what follows it is less than the process waits.
+const PATIENCE_AT_STOP: Duration = Duration::from_secs(20);
 /// Before it is asked again whether there is room.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
@@ -130,7 +132,8 @@ pub struct QueueRunner {
 
 impl QueueRunner {
     /// Reads batches and hands them to `handle` until told to stop; a full batch reads on at once. Messages that cannot be
-    /// read go to the dead letters. While there is no room, nothing is read. What has been read is finished before the runner stops.
+    /// read go to the dead letters. While there is no room, nothing is read. What has been read is finished before the runner stops, or cut
+    /// and given back.
     pub async fn run<F, Fut>(self, handle: F)
     where
         F: Fn(App, Vec<Delivery>) -> Fut + Send,
@@ -156,10 +159,11 @@ impl QueueRunner {
             .await;
             let is_full = deliveries.len() >= usize::try_from(batch).unwrap_or_default();
             if !deliveries.is_empty() {
+                let held = self.held(&deliveries);
                 let work = handle(self.app.clone(), deliveries);
                 under_way.spawn(async move {
                     let _place = place;
-                    guarded(name, work).await;
+                    held.during(guarded(name, work)).await;
                 });
             }
             if is_full {
@@ -174,6 +178,11 @@ impl QueueRunner {
         }
         under_way.close();
         under_way.wait().await;
+    }
+
+    fn held(&self, deliveries: &[Delivery]) -> Held {
+        let messages = deliveries.iter().map(|delivery| delivery.message_id).collect();
+        Held { app: self.app.clone(), queue: self.queue, messages, stop: self.stop.clone() }
     }
 
     async fn read(&self, batch: i32) -> Result<Vec<Delivery>, ServiceError> {
@@ -196,5 +205,43 @@ impl QueueRunner {
             }
         }
         Ok(deliveries)
+    }
+}
+
+/// Messages that a runner has read and works on.
+struct Held {
+    app: App,
+    queue: Queue,
+    messages: Vec<i64>,
+    stop: CancellationToken,
+}
+
+impl Held {
+    /// Keeps the messages hidden while the work lasts. Work that still runs some time after the order to stop is cut, and what it has not
+    /// acknowledged is visible to others at once.
+    async fn during(self, work: impl Future<Output = bool>) {
+        let visibility = self.app.config.jobs.visibility;
+        let hide_again = async {
+            loop {
+                tokio::time::sleep(visibility / 3).await;
+                guarded("keep hidden", self.hide(visibility)).await;
+            }
+        };
+        let cut = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(PATIENCE_AT_STOP).await;
+        };
+        tokio::select! {
+            _ = work => {}
+            () = hide_again => {}
+            () = cut => {
+                tracing::warn!(queue = %self.queue, "work was cut because the program stops; others take it up");
+                guarded("give back", self.hide(Duration::ZERO)).await;
+            }
+        }
+    }
+
+    async fn hide(&self, visibility: Duration) -> Result<(), ServiceError> {
+        Ok(store::queue::hide(&mut *self.app.db.acquire().await?, self.queue, &self.messages, visibility).await?)
     }
 }

@@ -7,7 +7,11 @@ use crate::{
     app::App,
     auth::secret_token::SecretToken,
     clients::mailer::Mail,
-    domain::{customer::Locale, ids::MailId},
+    domain::{
+        customer::Locale,
+        ids::{CustomerId, MailId},
+        money::Money,
+    },
     sealing::SealedColumn,
     store::{
         self,
@@ -21,6 +25,15 @@ pub enum Letter<'a> {
     VerifyEmail(&'a SecretToken),
     ResetPassword(&'a SecretToken),
     AlreadyRegistered,
+    /// An order was called off, by its customer or by staff.
+    Cancelled {
+        order_number: &'a str,
+    },
+    /// Money has gone back.
+    Refunded {
+        order_number: &'a str,
+        amount: Money,
+    },
 }
 
 impl Letter<'_> {
@@ -29,6 +42,8 @@ impl Letter<'_> {
             Self::VerifyEmail(_) => "verify-email",
             Self::ResetPassword(_) => "reset-password",
             Self::AlreadyRegistered => "already-registered",
+            Self::Cancelled { .. } => "order-cancelled",
+            Self::Refunded { .. } => "order-refunded",
         }
     }
 
@@ -71,8 +86,39 @@ impl Letter<'_> {
                 "이미 가입된 주소입니다".to_owned(),
                 "이 주소로 가입 요청이 있었지만 이미 계정이 있습니다.\n\n기존 비밀번호로 로그인하시거나, 잊으셨다면 비밀번호를 재설정해 주세요.\n".to_owned(),
             ),
+            (Self::Cancelled { order_number }, Locale::En) => (
+                format!("Order {order_number} is cancelled"),
+                format!("Your order {order_number} is cancelled.\n\nIf it was paid, the money goes back: we write again when it has.\n"),
+            ),
+            (Self::Cancelled { order_number }, Locale::Ko) => (
+                format!("주문 {order_number}이(가) 취소되었습니다"),
+                format!("주문 {order_number}이(가) 취소되었습니다.\n\n이미 결제된 금액이 있으면 환불되며, 환불이 끝나면 다시 알려 드립니다.\n"),
+            ),
+            (Self::Refunded { order_number, amount }, Locale::En) => (
+                format!("Refund for order {order_number}"),
+                format!(
+                    "We have sent {} {} back for your order {order_number}.\n\nIt takes the way that you paid; banks may need some days.\n",
+                    amount.amount(),
+                    amount.currency
+                ),
+            ),
+            (Self::Refunded { order_number, amount }, Locale::Ko) => (
+                format!("주문 {order_number} 환불 안내"),
+                format!(
+                    "주문 {order_number}에 대해 {} {}을(를) 환불했습니다.\n\n결제하신 수단으로 환불되며, 은행에 따라 며칠이 걸릴 수 있습니다.\n",
+                    amount.amount(),
+                    amount.currency
+                ),
+            ),
         }
     }
+}
+
+/// Writes to an order's customer, in the caller's transaction. Ring `mail_waiting` after the commit.
+pub async fn send_to_customer(app: &App, db: &mut PgConnection, customer: CustomerId, letter: &Letter<'_>) -> Result<(), ServiceError> {
+    let customer = store::customer::get(db, customer).await?;
+    let email = app.sealing.open(SealedColumn::CustomerEmail, customer.id.0, &customer.email_sealed)?;
+    send(app, db, &Recipient { id: customer.id, email: &email, locale: customer.locale }, letter).await
 }
 
 /// Puts a letter into the outbox, in the caller's transaction. Ring `mail_waiting` after the commit.

@@ -8,6 +8,7 @@ mod place;
 mod retry;
 mod returns;
 mod review;
+mod schedule;
 mod shipping;
 
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -20,6 +21,7 @@ pub use self::{
     retry::retry_payment,
     returns::{approve_return, refund, reject_return, request_return},
     review::resolve_review,
+    schedule::advance_due,
     shipping::set_shipping_address,
 };
 use super::{InvalidInput, ServiceError, leader::Term};

@@ -6,7 +6,9 @@
 use sqlx::PgConnection;
 
 use super::{
-    ServiceError, order,
+    ServiceError,
+    mail::{self, Letter},
+    order,
     retry::{self, GivenUp},
 };
 use crate::{
@@ -126,6 +128,10 @@ async fn settle(app: &App, delivery: &Delivery, refund: &Refund, reference: &str
         if let Some(kind) = comes_back {
             store::stock::release_units(&mut tx, &moved, kind, app.counter_slots.changes(), now).await?;
         }
+        if let Some(order) = orders.first() {
+            let letter = Letter::Refunded { order_number: &order.number, amount: refund.amount() };
+            mail::send_to_customer(app, &mut tx, order.customer_id, &letter).await?;
+        }
         if moved.is_empty() {
             store::order::update_version(&mut tx, &[refund.order_id], now).await?;
         }
@@ -134,6 +140,7 @@ async fn settle(app: &App, delivery: &Delivery, refund: &Refund, reference: &str
     tx.commit().await?;
     let changed: Vec<_> = orders.iter().map(|order| (order.id, order.customer_id)).collect();
     app.order_feed.ring(&changed);
+    app.mail_waiting.notify_one();
     Ok(())
 }
 

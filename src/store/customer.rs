@@ -45,6 +45,10 @@ pub async fn list_by_ids(db: &mut PgConnection, ids: &[CustomerId]) -> Result<Ve
     Ok(rows.fetch_all(db).await?)
 }
 
+pub async fn get(db: &mut PgConnection, id: CustomerId) -> Result<Customer, StoreError> {
+    list_by_ids(db, &[id]).await?.pop().ok_or(StoreError::Missing("customer"))
+}
+
 pub async fn find_by_email_index(db: &mut PgConnection, email_index: &[u8]) -> Result<Option<Customer>, StoreError> {
     let row = sqlx::query_as!(
         Customer,

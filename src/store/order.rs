@@ -196,6 +196,25 @@ pub async fn lock_ended_holds(db: &mut PgConnection, now: DateTime<Utc>, limit: 
     Ok(orders.fetch_all(db).await?)
 }
 
+/// Orders in this state that have not changed since `changed_before`, locked; those that others have locked are left to them.
+pub async fn lock_unchanged(
+    db: &mut PgConnection,
+    status: OrderStatus,
+    changed_before: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<Order>, StoreError> {
+    let orders = select_orders!(
+        "WHERE o.status = $1 AND o.updated_at <= $2
+         ORDER BY o.created_at
+         LIMIT $3
+           FOR UPDATE SKIP LOCKED",
+        status as _,
+        changed_before,
+        limit,
+    );
+    Ok(orders.fetch_all(db).await?)
+}
+
 /// A customer's newest orders with their versions: what a subscription compares.
 pub async fn list_versions_for_customers(
     db: &mut PgConnection,

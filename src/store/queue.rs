@@ -120,6 +120,15 @@ pub async fn delete(db: &mut PgConnection, queue: Queue, message_ids: &[i64]) ->
     Ok(())
 }
 
+/// Hides messages for so long from now on; at once visible again when it is nothing. Those that are gone are no error.
+pub async fn hide(db: &mut PgConnection, queue: Queue, message_ids: &[i64], visibility: Duration) -> Result<(), StoreError> {
+    let seconds = i32::try_from(visibility.as_secs()).unwrap_or(i32::MAX);
+    sqlx::query!("SELECT 1 AS one FROM pgmq.set_vt($1, $2::bigint[], $3::integer)", queue.as_str(), message_ids, seconds)
+        .fetch_all(db)
+        .await?;
+    Ok(())
+}
+
 /// For how long the oldest message waits that a worker could read now; `None` when none does. It looks at the queue's head only, so
 /// that it costs the same however long the queue is.
 pub async fn get_oldest_wait(db: &mut PgConnection, queue: Queue) -> Result<Option<Duration>, StoreError> {

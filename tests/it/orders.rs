@@ -461,3 +461,59 @@ async fn lists_show_a_customer_their_own_orders_and_staff_all_of_them() {
     assert_eq!(found["audit"]["ok"], true, "{found:#}");
     test.finish().await;
 }
+
+#[tokio::test]
+async fn a_schedule_moves_paid_and_shipped_orders_on_after_their_time() {
+    let test = TestApp::start_with(&[("PREPARE_AFTER_MINUTES", "30"), ("DELIVER_AFTER_DAYS", "14")]).await;
+    test.start_jobs();
+    let sale = test.open_sale(2, 2).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let eve = test.staff().await;
+    let [anns, bobs] = [ann.must_buy(sale, 1, json!({})).await, bob.must_buy(sale, 1, json!({})).await];
+    ann.until_order_is(&anns, "PAID").await;
+    bob.until_order_is(&bobs, "PAID").await;
+    let advance = async || {
+        let app = test.app.for_jobs();
+        let term = services::leader::take_or_renew(&app).await.unwrap().unwrap();
+        order::advance_due(&app, term).await.unwrap()
+    };
+    assert_eq!(advance().await, 0);
+
+    test.execute("UPDATE orders SET updated_at = now() - interval '29 minutes'").await;
+    assert_eq!(advance().await, 0);
+    test.execute(&format!("UPDATE orders SET updated_at = now() - interval '31 minutes' WHERE id = '{}'", uuid_of(&anns))).await;
+    advance().await;
+    let prepared = ann.until_order_is(&anns, "PREPARING").await;
+    assert_eq!(prepared["history"].as_array().unwrap().last().unwrap()["reasonCode"], "SCHEDULE");
+    assert_eq!(bob.order(&bobs).await["status"], "PAID");
+
+    status_after(&eve, "markShipped", json!({ "orderId": anns, "trackingNumber": "KR-1" })).await;
+    test.execute("UPDATE orders SET updated_at = now() - interval '15 days' WHERE status = 'SHIPPED'").await;
+    advance().await;
+    ann.until_order_is(&anns, "DELIVERED").await;
+    test.finish().await;
+}
+
+fn uuid_of(order: &str) -> Uuid {
+    whitemonday::domain::ids::OrderId::parse(order).unwrap().0
+}
+
+#[tokio::test]
+async fn a_customer_is_told_of_a_cancelled_order_and_of_money_that_has_gone_back() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    ann.until_order_is(&order, "PAID").await;
+    status_after(&ann, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await;
+    ann.until_order_is(&order, "CANCELLED").await;
+
+    let told = until(async || Some(test.all_mails()).filter(|mails| mails.len() == 2)).await;
+    let number = ann.send("query($id: ID!) { order(id: $id) { number total { amount } } }", json!({ "id": order })).await["order"].take();
+    for text in &told {
+        assert!(text.contains(number["number"].as_str().unwrap()), "{text}");
+    }
+    let price = number["total"]["amount"].as_str().unwrap();
+    assert_eq!(told.iter().filter(|text| text.contains(price)).count(), 1, "the refund tells its amount: {told:#?}");
+    test.finish().await;
+}

@@ -12,7 +12,9 @@ use crate::{
         stock::StockMovementKind,
     },
     services::{
-        InvalidInput, ServiceError, payment,
+        InvalidInput, ServiceError,
+        mail::{self, Letter},
+        payment,
         refund::{self, Wanted},
     },
     store::{self, queue::Queue},
@@ -50,9 +52,13 @@ pub async fn cancel(app: &App, actor: Actor, id: OrderId, reason: Option<String>
         }
         _ => return Ok(Changed::WrongState),
     }
+    let order = change.order();
+    let (number, customer) = (order.number.clone(), order.customer_id);
+    mail::send_to_customer(app, &mut change.tx, customer, &Letter::Cancelled { order_number: &number }).await?;
     let changed = change.finish(app).await?;
     app.refunds_waiting.notify_one();
     app.payments_waiting.notify_one();
+    app.mail_waiting.notify_one();
     Ok(changed)
 }
 

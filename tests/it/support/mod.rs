@@ -188,6 +188,11 @@ impl TestApp {
         mails.into_iter().filter(|mail| mail.to == email).map(|mail| mail.text).collect()
     }
 
+    /// All mails, oldest first.
+    pub fn all_mails(&self) -> Vec<String> {
+        self.app.mailer.mailbox().unwrap().mails().into_iter().map(|mail| mail.text).collect()
+    }
+
     /// The token of the newest mail to this address, once there are `count` mails.
     pub async fn token_mailed_to(&self, email: &str, count: usize) -> String {
         let text = until(async || self.mails_to(email).get(count - 1).cloned()).await;
