@@ -1,5 +1,7 @@
 //! Payments whose workers die, whose answers are lost, whose provider misbehaves: each order is charged once or not at all.
 
+use std::time::{Duration, Instant};
+
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use whitemonday::{
@@ -7,7 +9,7 @@ use whitemonday::{
     simulator::{Fault, FaultScript, Operation},
 };
 
-use crate::support::{Client, TestApp, new_key, until};
+use crate::support::{Client, Process, TestApp, new_key, until};
 
 async fn buy_many(test: &TestApp, sale: FlashSaleId, count: usize) -> Vec<(Client, String)> {
     let buyers = test.customers(count).await;
@@ -204,5 +206,33 @@ async fn a_payment_that_waits_is_no_message_and_the_leader_has_the_provider_aske
     until(async || (provider.calls(Operation::RetrieveIntent) > asked).then_some(())).await;
     assert_eq!(bob.order(&bobs).await["status"], "AWAITING_PAYMENT");
     assert_eq!(provider.ledger().charges, 1);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_cuts_what_hangs_and_gives_it_back() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(3, 1).await;
+    let orders = buy_many(&test, sale, 3).await;
+    let provider = &test.simulator.simulator;
+    provider.script(FaultScript::always(Operation::ConfirmIntent, Fault::HoldAfter)).unwrap();
+    // As in production: its steps would last longer than a process may take to stop.
+    let mut first = Process::worker_with(&test, &[("JOB_VISIBILITY_SECONDS", "45"), ("JOB_STEP_DEADLINE_SECONDS", "30")]);
+    provider.wait_for_held(3).await;
+
+    let told = Instant::now();
+    tokio::time::timeout(Duration::from_secs(25), first.terminate()).await.expect("it stops within 25 s");
+    assert!(told.elapsed() > Duration::from_secs(5), "it let the work go on for a while");
+    let visible = "SELECT count(*) FROM pgmq.q_payment WHERE vt <= clock_timestamp()";
+    assert_eq!(test.scalar(visible).await, 3, "others need not wait for the visibility's end");
+
+    provider.clear_faults();
+    // The tries are the first worker's still, until their deadline: nothing else is waited for.
+    test.execute("UPDATE payment SET deadline = now(), next_query_at = now()").await;
+    test.start_jobs();
+    for (buyer, order) in &orders {
+        buyer.until_order_is(order, "PAID").await;
+    }
+    assert_eq!(provider.ledger().charges, 3);
     test.finish().await;
 }

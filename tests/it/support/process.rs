@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use super::{TestApp, until};
@@ -11,23 +12,28 @@ use super::{TestApp, until};
 pub struct Process(Child);
 
 impl Process {
-    fn start(test: &TestApp, arguments: &[&str], listen: Option<SocketAddr>) -> Self {
+    fn start(test: &TestApp, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whitemonday"));
         // No mail server answers it.
         command.args(arguments).env_clear().envs(test.settings()).env("SMTP_URL", "smtp://127.0.0.1:9").stdout(Stdio::null());
         command.env("LOG", std::env::var("CHILD_LOG").unwrap_or_else(|_| "error".to_owned()));
-        command.envs(listen.map(|address| ("LISTEN", address.to_string())));
+        command.envs(settings.iter().copied());
         Self(command.spawn().unwrap())
     }
 
     pub fn worker(test: &TestApp) -> Self {
-        Self::start(test, &["work"], None)
+        Self::worker_with(test, &[])
+    }
+
+    /// With other settings than the test's.
+    pub fn worker_with(test: &TestApp, settings: &[(&str, &str)]) -> Self {
+        Self::start(test, &["work"], settings)
     }
 
     /// A server that takes requests, and its address.
     pub async fn server(test: &TestApp, more: &[&str]) -> (Self, SocketAddr) {
         let address = free_address();
-        let server = Self::start(test, &[&["serve"], more].concat(), Some(address));
+        let server = Self::start(test, &[&["serve"], more].concat(), &[("LISTEN", &address.to_string())]);
         let ready = format!("http://{address}/healthz/ready");
         until(async || reqwest::get(&ready).await.ok().filter(|answer| answer.status() == 200)).await;
         (server, address)
@@ -35,6 +41,16 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub async fn terminate(&mut self) {
+        let told = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        let process = &mut self.0;
+        while process.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Ends it between two instructions.
