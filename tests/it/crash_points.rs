@@ -14,6 +14,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use whitemonday::{
     domain::ids::FlashSaleId,
     simulator::{Fault, FaultScript, Operation},
@@ -217,14 +218,16 @@ async fn killed_after_an_intent_is_cancelled() {
     survive(Work::CallingOff, By::CalledOff(ASKS), Stop::Provider(Operation::CancelIntent, AFTER)).await;
 }
 
-/// Runs the seeds beside one another: most of the time they wait for messages to be visible again.
+/// Runs the seeds beside one another: most of the time they wait for messages to be visible again. Only their beginnings, which are
+/// all work, come one after the other.
 async fn survive(work: Work, by: By, stop: Stop) {
     let seeds = match std::env::var("SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..SEEDS).map(|_| u64::from(rand::random::<u32>())).collect(),
     };
+    let turn = Mutex::new(());
     let run = async |seed| {
-        if let Err(panic) = AssertUnwindSafe(survive_once(work, by, stop, seed)).catch_unwind().await {
+        if let Err(panic) = AssertUnwindSafe(survive_once(work, by, stop, seed, &turn)).catch_unwind().await {
             eprintln!("failed with SEED={seed}");
             resume_unwind(panic);
         }
@@ -232,12 +235,14 @@ async fn survive(work: Work, by: By, stop: Stop) {
     join_all(seeds.into_iter().map(run)).await;
 }
 
-async fn survive_once(work: Work, by: By, stop: Stop, seed: u64) {
+async fn survive_once(work: Work, by: By, stop: Stop, seed: u64, turn: &Mutex<()>) {
     let mut random = StdRng::seed_from_u64(seed);
+    let beginning = turn.lock().await;
     let test = TestApp::start().await;
     let wishes = Wish::some(&test, work, by, &mut random).await;
     let units: i32 = wishes.iter().map(|wish| wish.quantity).sum();
     let sale = test.open_sale(units + random.random_range(0..5), 3).await;
+    drop(beginning);
     let passing = random.random_range(0..wishes.iter().filter(|wish| by.includes(wish)).count().min(5));
     let crash = Crash { test: &test, stop, seed, passing, ends_sessions: random.random() };
     let orders = match work {
@@ -297,8 +302,8 @@ impl Wish {
 
     async fn call_off(&self, order: &str) {
         let mutation = "mutation($input: CancelOrderInput!) { cancelOrder(input: $input) { order { status } userErrors { code } } }";
-        let answer = self.buyer.send(mutation, json!({ "input": { "orderId": order, "idempotencyKey": new_key() } })).await;
-        assert_eq!(answer["cancelOrder"]["userErrors"], json!([]), "{answer:#}");
+        let payload = self.buyer.send(mutation, json!({ "input": { "orderId": order, "idempotencyKey": new_key() } })).await;
+        assert_eq!(payload["cancelOrder"]["userErrors"], json!([]), "{payload:#}");
     }
 
     /// The state of the order in the end, and of its payment.
