@@ -427,16 +427,8 @@ impl Crash<'_> {
         provider.clear_faults();
     }
 
-    /// Returns when nothing is under way any more; who waits for a customer at the bank may do so.
     async fn until_settled(&self) {
-        let sql = "SELECT (SELECT count(*) FROM orders o
-                            WHERE status IN ('CANCELLING', 'EXPIRING', 'REFUNDING', 'IN_REVIEW')
-                               OR status = 'AWAITING_PAYMENT'
-                                  AND NOT EXISTS (SELECT 1 FROM payment p WHERE p.order_id = o.id AND p.status = 'REQUIRES_ACTION'))
-                        + (SELECT count(*) FROM payment WHERE status IN ('PENDING', 'PROCESSING', 'UNKNOWN'))
-                        + (SELECT count(*) FROM refund WHERE status IN ('REQUESTED', 'UNKNOWN'))
-                        + (SELECT count(*) FROM pgmq.q_payment) + (SELECT count(*) FROM pgmq.q_compensation)";
-        let settled = until_or_late(async || (self.test.scalar(sql).await == 0).then_some(())).await;
+        let settled = until_or_late(async || (self.test.unsettled().await == 0).then_some(())).await;
         assert!(settled.is_some(), "SEED={}: everything settles", self.seed);
     }
 }

@@ -18,12 +18,12 @@ use crate::support::{Client, TestApp, change, customer_id, new_key, refused, sta
 const LETTERS: &str = "{ admin { deadLetters { totalCount nodes { id queue kind reason lastError attempts } }
     queues { name deadLetters delayed } orders(filter: { statuses: [IN_REVIEW] }) { totalCount nodes { id reviewReason } } } }";
 
-fn statuses(order: &Value) -> Vec<&str> {
+pub fn statuses(order: &Value) -> Vec<&str> {
     order["history"].as_array().unwrap().iter().map(|event| event["status"].as_str().unwrap()).collect()
 }
 
 /// Charged less refunded at the provider, over all orders.
-fn kept(test: &TestApp) -> i64 {
+pub fn kept(test: &TestApp) -> i64 {
     let ledger = test.simulator.simulator.ledger();
     ledger.charged.values().sum::<i64>() - ledger.refunded.values().sum::<i64>()
 }

@@ -22,34 +22,42 @@ fn template() -> String {
 pub struct TestDatabase {
     pub url: String,
     name: String,
+    server: String,
 }
 
 impl TestDatabase {
     pub async fn create() -> Self {
-        let server = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} is not set: run the tests with `make test`"));
+        Self::create_on(shared_server()).await
+    }
+
+    /// On another server than the one that all tests share.
+    pub async fn create_on(server: String) -> Self {
         let mut db = PgConnection::connect(&server).await.unwrap();
         let template = template();
         make_template(&mut db, &server, &template).await;
         let name = format!("test_{}", Uuid::new_v4().simple());
         db.execute(format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy").as_str()).await.unwrap();
         db.close().await.unwrap();
-        Self { url: database_of(&server, &name), name }
+        Self { url: database_of(&server, &name), name, server }
     }
 
     /// A database without any schema.
     pub async fn create_empty() -> Self {
-        let server = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} is not set: run the tests with `make test`"));
+        let server = shared_server();
         let mut db = PgConnection::connect(&server).await.unwrap();
         let name = format!("test_{}", Uuid::new_v4().simple());
         db.execute(format!("CREATE DATABASE {name}").as_str()).await.unwrap();
-        Self { url: database_of(&server, &name), name }
+        Self { url: database_of(&server, &name), name, server }
     }
 
     pub async fn drop(self) {
-        let server = std::env::var(VARIABLE).unwrap();
-        let mut db = PgConnection::connect(&server).await.unwrap();
+        let mut db = PgConnection::connect(&self.server).await.unwrap();
         db.execute(format!("DROP DATABASE {} WITH (FORCE)", self.name).as_str()).await.unwrap();
     }
+}
+
+fn shared_server() -> String {
+    std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} is not set: run the tests with `make test`"))
 }
 
 async fn make_template(db: &mut PgConnection, server: &str, template: &str) {

@@ -23,6 +23,7 @@ use whitemonday::{
         customer::Role,
         ids::{CustomerId, FlashSaleId, SessionId},
     },
+    embedded::EmbeddedServices,
     http, jobs,
     services::{self, seed},
     simulator::{RunningSimulator, Simulator, SimulatorOptions},
@@ -31,7 +32,7 @@ use whitemonday::{
 pub use barrier::{Barrier, Step};
 pub use client::{Client, Socket, change, refused, status_after};
 pub use database::TestDatabase;
-pub use process::Process;
+pub use process::{Process, free_address};
 
 /// How long a test waits for what must come; it never comes this late unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,12 +69,21 @@ impl TestApp {
         if let Ok(filter) = std::env::var("LOG") {
             let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         }
-        let database = TestDatabase::create().await;
+        Self::start_on(TestDatabase::create().await, settings).await
+    }
+
+    async fn start_on(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
         let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), SimulatorOptions::default()).await.unwrap();
         let app = build_app(&settings_for(&database.url, &simulator.url, settings));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = serve(&app, &stop, &tasks).await;
         Self { app, address, simulator, stop, tasks, database }
+    }
+
+    /// On a Postgres and a Redis of the test's own, which may fail.
+    pub async fn start_on_services(services: &EmbeddedServices) -> Self {
+        let database = TestDatabase::create_on(services.database_url("postgres")).await;
+        Self::start_on(database, &[("REDIS_URL", &services.redis_url())]).await
     }
 
     pub fn start_jobs(&self) {
@@ -168,6 +178,18 @@ impl TestApp {
     pub async fn free_units(&self, sale: FlashSaleId) -> i64 {
         let sql = "SELECT count(*) FROM stock_unit WHERE sale_id = $1 AND order_id IS NULL";
         sqlx::query_scalar(sql).bind(sale.0).fetch_one(&self.patient().db).await.unwrap()
+    }
+
+    /// How much is still to happen to orders and their money; who waits for a customer at the bank may do so.
+    pub async fn unsettled(&self) -> i64 {
+        let sql = "SELECT (SELECT count(*) FROM orders o
+                            WHERE status IN ('CANCELLING', 'EXPIRING', 'REFUNDING', 'IN_REVIEW')
+                               OR status = 'AWAITING_PAYMENT'
+                                  AND NOT EXISTS (SELECT 1 FROM payment p WHERE p.order_id = o.id AND p.status = 'REQUIRES_ACTION'))
+                        + (SELECT count(*) FROM payment WHERE status IN ('PENDING', 'PROCESSING', 'UNKNOWN'))
+                        + (SELECT count(*) FROM refund WHERE status IN ('REQUESTED', 'UNKNOWN'))
+                        + (SELECT count(*) FROM pgmq.q_payment) + (SELECT count(*) FROM pgmq.q_compensation)";
+        self.scalar(sql).await
     }
 
     /// What the leader does each second; how many orders expired.

@@ -68,7 +68,7 @@ impl Drop for Process {
 }
 
 /// Below the ports that systems give to outgoing connections, of which a busy test makes many.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let candidates = std::iter::repeat_with(|| SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(20_000..32_000))));
     candidates.take(100).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
