@@ -450,12 +450,12 @@ async fn judge(test: &TestApp, sale: FlashSaleId, wishes: &[Wish], orders: &[Str
             assert_eq!(payments.iter().map(|payment| &payment["status"]).collect::<Vec<_>>(), [payment], "SEED={seed}: {order:#}");
         }
         let number = uuid::Uuid::parse_str(id.strip_prefix("ord_").unwrap()).unwrap().to_string();
-        let charged = test.simulator.simulator.charges_of_order(&number);
-        charges += charged.len();
+        let of_order = test.simulator.simulator.charges_of_order(&number);
+        charges += of_order.len();
         match status {
-            "PAID" => assert!(charged.len() == 1 && charged[0].refunded == 0, "SEED={seed}: {charged:#?}"),
+            "PAID" => assert!(of_order.len() == 1 && charged[0].refunded == 0, "SEED={seed}: {charged:#?}"),
             "CANCELLED" => {
-                assert!(charged.len() <= 1 && charged.iter().all(|charge| charge.refunded == charge.amount), "SEED={seed}: {charged:#?}");
+                assert!(of_order.len() <= 1 && charged.iter().all(|charge| charge.refunded == charge.amount), "SEED={seed}: {charged:#?}");
             }
             _ => assert!(charged.is_empty(), "SEED={seed}: {charged:#?}"),
         }

@@ -8,6 +8,7 @@ use whitemonday::{
 };
 
 use crate::{
+    orders::kept,
     support::{Client, TestApp, change, new_key, refused, status_after, until},
     webhooks::tell_of,
 };
@@ -36,11 +37,6 @@ async fn charge_late(test: &TestApp, order: &str) {
         .await
         .unwrap();
     assert_eq!(tell_of(test, "evt_late", &intent).await, 200);
-}
-
-fn kept(test: &TestApp) -> i64 {
-    let ledger = test.simulator.simulator.ledger();
-    ledger.charged.values().sum::<i64>() - ledger.refunded.values().sum::<i64>()
 }
 
 fn last_reason(order: &Value, status: &str) -> Value {

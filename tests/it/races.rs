@@ -206,7 +206,7 @@ async fn a_call_whose_key_is_in_flight_leaves_the_payment_open_and_harms_nothing
             let first = tokio::spawn(pay(test.app.clone(), begun.clone()));
             provider.wait_for_held(1).await;
             let (second, refusal) = pay(test.app.clone(), begun).await;
-            assert!(matches!(&refusal, Answer::Open { reason } if reason.contains("in flight")), "{refusal:?}");
+            assert!(matches!(&refusal, Answer::Open { reason, .. } if reason.contains("in flight")), "{refusal:?}");
 
             if refused_settles_first {
                 settle(&test.app, &second, &refusal).await;
@@ -295,7 +295,9 @@ async fn an_order_called_off_at_the_moment_of_its_settlement_keeps_no_money_and_
             let provider = &test.simulator.simulator;
             let mut held = Operation::ConfirmIntent;
             if answer_was_lost {
-                provider.script(FaultScript::once(Operation::ConfirmIntent, Fault::DropAfter)).unwrap();
+                // Of all tries in one delivery.
+                let lost = FaultScript::always(Operation::ConfirmIntent, Fault::DropAfter);
+                provider.script(FaultScript { times: Some(3), ..lost }).unwrap();
                 held = Operation::RetrieveIntent;
             }
             provider.script(FaultScript::always(held, Fault::HoldAfter)).unwrap();
