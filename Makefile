@@ -4,10 +4,10 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 # What npm writes last: where it is, the packages are whole.
 WEB_PACKAGES := web/node_modules/.package-lock.json
 
-.PHONY: help demo test check check-queries web sqlx schema bench
+.PHONY: help demo test planted-bugs check check-queries web sqlx schema bench
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: ## Start everything on this machine with sample data; ARGS="--fresh" starts over
 	@scripts/install-dependencies.sh run
@@ -20,6 +20,12 @@ test: ## Run all tests, with a database and Redis of their own; ARGS="name" runs
 	@$(MAKE) --no-print-directory web
 	cargo build
 	target/debug/whitemonday test-services -- cargo nextest run $(ARGS)
+
+planted-bugs: ## Plant known bugs, one at a time, that the tests must catch; ARGS="no-fence" plants some
+	@scripts/install-dependencies.sh test
+	@$(MAKE) --no-print-directory web
+	cargo build
+	target/debug/whitemonday test-services -- scripts/planted-bugs.sh $(ARGS)
 
 bench: ## Measure the standard form: a stampede of 30 s, its ceilings, other designs; ARGS="--chart FILE.svg" adds to it
 	@scripts/install-dependencies.sh run

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
@@ -125,4 +126,22 @@ fn documents_name_paths_that_exist() {
         }
     }
     assert!(checked > 20, "{checked} paths");
+}
+
+#[test]
+fn planted_bugs_still_apply_and_name_tests_that_exist() {
+    let patches = files("tests/planted-bugs", ".patch");
+    assert!(patches.len() >= 5, "{patches:?}");
+    let tests: String = [files("tests/it", ".rs"), files("src", ".rs")].concat().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    for patch in patches {
+        let text = fs::read_to_string(&patch).unwrap();
+        let named: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# caught by: ")).collect();
+        assert!(!named.is_empty(), "{}", patch.display());
+        for test in named {
+            let name = test.rsplit("::").next().unwrap();
+            assert!(tests.contains(&format!("fn {name}(")), "{} names {test}", patch.display());
+        }
+        let applied = Command::new("git").args(["apply", "--check"]).arg(&patch).output().unwrap();
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    }
 }
