@@ -12,7 +12,8 @@ export CARGO_BUILD_BUILD_DIR="${work%/*}" CARGO_TARGET_DIR="$work"
 # Otherwise git would look for the copy in the repository around it.
 export GIT_CEILING_DIRECTORIES="$work"
 
-[ $# -gt 0 ] || set -- $(cd "$bugs" && ls ./*.patch | sed 's|^\./\(.*\)\.patch$|\1|')
+# shellcheck disable=SC2046
+[ $# -gt 0 ] || set -- $(for patch in "$bugs"/*.patch; do basename "$patch" .patch; done)
 
 die() {
     echo "$*" >&2
@@ -29,11 +30,11 @@ copy_sources() {
 # Prints the tests of these bugs: `it` or `lib`, and the name.
 tests_of() {
     for bug in "$@"; do
-        sed -n 's/^# caught by: \(it\|lib\) /\1 /p' "$bugs/$bug.patch"
+        sed -nE 's/^# caught by: (it|lib) /\1 /p' "$bugs/$bug.patch"
     done
 }
 
-# Runs the tests of these bugs on the copy as it is; the exit code is nextest's: 0, 100 when tests have failed, others for no run.
+# Runs the tests of these bugs on the copy as it is, and keeps what they say; the exit code is nextest's: 0, 100 when tests have failed, others for no run.
 run_tests() {
     targets=$(tests_of "$@" | sed 's/^lib .*/--lib/; s/^it .*/--test it/' | sort -u)
     names=$(tests_of "$@" | sed 's/^[a-z]* //')
@@ -73,9 +74,11 @@ for bug in "$@"; do
         0 | 100) ;;
         *) cat "$work/log"; die "$bug: no tests were run" ;;
     esac
+    cp "$work/log" "$work/$bug.log"
     if all_ended FAIL "$bug"; then
         result="caught by"
     else
+        cat "$work/log"
         result="NOT CAUGHT by all of"
         missed=1
     fi

@@ -133,6 +133,8 @@ fn planted_bugs_still_apply_and_name_tests_that_exist() {
     let patches = files("tests/planted-bugs", ".patch");
     assert!(patches.len() >= 5, "{patches:?}");
     let tests: String = [files("tests/it", ".rs"), files("src", ".rs")].concat().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    // A source archive may be built where there is no git.
+    let has_git = Command::new("git").arg("--version").output().is_ok();
     for patch in patches {
         let text = fs::read_to_string(&patch).unwrap();
         let named: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# caught by: ")).collect();
@@ -141,7 +143,9 @@ fn planted_bugs_still_apply_and_name_tests_that_exist() {
             let name = test.rsplit("::").next().unwrap();
             assert!(tests.contains(&format!("fn {name}(")), "{} names {test}", patch.display());
         }
-        let applied = Command::new("git").args(["apply", "--check"]).arg(&patch).output().unwrap();
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        if has_git {
+            let applied = Command::new("git").args(["apply", "--check"]).arg(&patch).output().unwrap();
+            assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        }
     }
 }
