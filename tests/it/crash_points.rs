@@ -453,11 +453,11 @@ async fn judge(test: &TestApp, sale: FlashSaleId, wishes: &[Wish], orders: &[Str
         let of_order = test.simulator.simulator.charges_of_order(&number);
         charges += of_order.len();
         match status {
-            "PAID" => assert!(of_order.len() == 1 && charged[0].refunded == 0, "SEED={seed}: {charged:#?}"),
+            "PAID" => assert!(of_order.len() == 1 && of_order[0].refunded == 0, "SEED={seed}: {of_order:#?}"),
             "CANCELLED" => {
-                assert!(of_order.len() <= 1 && charged.iter().all(|charge| charge.refunded == charge.amount), "SEED={seed}: {charged:#?}");
+                assert!(of_order.len() <= 1 && of_order.iter().all(|charge| charge.refunded == charge.amount), "SEED={seed}: {of_order:#?}");
             }
-            _ => assert!(charged.is_empty(), "SEED={seed}: {charged:#?}"),
+            _ => assert!(of_order.is_empty(), "SEED={seed}: {of_order:#?}"),
         }
         if ["PAID", "AWAITING_PAYMENT"].contains(&status) {
             units += i64::from(wish.quantity);
