@@ -22,7 +22,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::circuit_breaker::Snapshot;
-use answer::{WireIntent, WirePage, WireRefund};
+use answer::{WireIntent, WirePage, WireRefund, WireRefunds};
 use guard::Guard;
 pub use guard::Operation;
 
@@ -179,7 +179,7 @@ pub enum GatewayError {
     Safe { reason: String, retry_after: Option<Duration> },
     /// It may have charged: to be queried, then repeated with the same key.
     #[error("outcome unknown: {reason}")]
-    Unknown { reason: String },
+    Unknown { reason: String, kept: Kept },
     /// A call with this key is being executed: to be repeated with the same key, later. Not a failure of the provider.
     #[error("a call with the same key is in flight")]
     InFlight { retry_after: Option<Duration> },
@@ -198,7 +198,23 @@ pub enum GatewayError {
     Rejected { status: u16, code: String, param: Option<String>, request_id: Option<String> },
 }
 
+/// Whether an error stands under the idempotency key, so that the same call will be told the same for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    No,
+    /// Since this call.
+    Now,
+    /// Since an earlier one, whose answer this is: nothing is under way under the key.
+    Already,
+}
+
 impl GatewayError {
+    /// An outcome that nobody knows, of which nothing is kept.
+    #[must_use]
+    pub fn unknown(reason: &str) -> Self {
+        Self::Unknown { reason: reason.to_owned(), kept: Kept::No }
+    }
+
     /// What could not even be sent: our mistake.
     fn unsendable() -> Self {
         Self::Rejected { status: 0, code: "unsendable".to_owned(), param: None, request_id: None }
@@ -211,7 +227,7 @@ impl GatewayError {
 
     /// The same call, with the same key, may have another answer soon.
     const fn may_pass(&self) -> bool {
-        matches!(self, Self::Safe { .. } | Self::Unknown { .. } | Self::InFlight { .. })
+        matches!(self, Self::Safe { .. } | Self::Unknown { kept: Kept::No, .. } | Self::InFlight { .. })
     }
 
     /// How long the provider, or the breaker before it, wants to be left alone.
@@ -340,6 +356,15 @@ impl PaymentGateway {
             .append_pair("limit", PAGE)
             .extend_pairs(after.map(|id| ("starting_after", id)));
         Ok(self.guard.send::<WirePage>(Operation::ListCharges, self.http.get(url)).await?.into())
+    }
+
+    /// The provider's id of a refund of this payment that was asked for, if it was carried out: for when the answer to the call is lost
+    /// for good. Of one payment there are never more refunds than one list holds.
+    #[tracing::instrument(name = "gateway.find_refund", skip_all)]
+    pub async fn find_refund(&self, intent: &str, refund_id: Uuid) -> Result<Option<String>, GatewayError> {
+        let mut url = self.url_of("refunds", &[]);
+        url.query_pairs_mut().append_pair("payment_intent", intent).append_pair("limit", PAGE);
+        self.guard.send::<WireRefunds>(Operation::ListRefunds, self.http.get(url)).await?.find(refund_id)
     }
 
     async fn intent(&self, operation: Operation, request: RequestBuilder) -> Result<Intent, GatewayError> {

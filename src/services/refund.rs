@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     app::App,
-    clients::payment_gateway::{GatewayError, NewRefund, Operation},
+    clients::payment_gateway::{GatewayError, Kept, NewRefund, Operation},
     domain::{
         ids::{OrderId, RefundId},
         order::{OrderEventReason, OrderStatus},
@@ -92,10 +92,30 @@ pub async fn carry_out(app: &App, delivery: &Delivery) -> Result<(), ServiceErro
     let Some((refund, intent)) = store::refund::find_open(&mut *app.db.acquire().await?, id).await? else {
         return retry::done(app, delivery).await;
     };
-    let new = NewRefund { intent: &intent, amount_minor: refund.amount_minor, refund_id: id.0, order_id: refund.order_id.0 };
-    match app.payment_gateway.create_refund(&format!("refund:{}", id.0), &new).await {
+    match give_back(app, &refund, &intent).await {
         Ok(reference) => settle(app, delivery, &refund, &reference).await,
         Err(error) => put_off(app, delivery, &refund, &error.to_string(), matches!(error, GatewayError::Unknown { .. })).await,
+    }
+}
+
+/// Asks the provider for a refund; its id there. A key under which an error is kept tells nothing any more: then the provider's
+/// list does, and if the refund is not in it, the next key is used. The keys are the same for everybody, so that two workers at
+/// one refund are one to the provider.
+async fn give_back(app: &App, refund: &Refund, intent: &str) -> Result<String, GatewayError> {
+    let id = refund.id.0;
+    let new = NewRefund { intent, amount_minor: refund.amount_minor, refund_id: id, order_id: refund.order_id.0 };
+    let mut key = format!("refund:{id}");
+    let mut spent = 0;
+    loop {
+        match app.payment_gateway.create_refund(&key, &new).await {
+            Err(GatewayError::Unknown { kept: Kept::Already, .. }) => {}
+            answer => return answer,
+        }
+        if let Some(reference) = app.payment_gateway.find_refund(intent, id).await? {
+            return Ok(reference);
+        }
+        spent += 1;
+        key = format!("refund:{id}:{spent}");
     }
 }
 

@@ -28,7 +28,7 @@ pub fn routes() -> Router<Simulator> {
         .route("/v1/payment_intents/{id}", get(retrieve_intent))
         .route("/v1/payment_intents/{id}/confirm", post(confirm_intent))
         .route("/v1/payment_intents/{id}/cancel", post(cancel_intent))
-        .route("/v1/refunds", post(create_refund))
+        .route("/v1/refunds", post(create_refund).get(list_refunds))
         .route("/v1/refunds/{id}", get(retrieve_refund))
         .route("/v1/charges", get(list_charges))
         .layer(middleware::from_fn(authorize))
@@ -148,6 +148,18 @@ async fn list_intents(State(simulator): State<Simulator>, call: Call, params: Pa
         Ok(wire::bytes(&json!({ "object": "list", "url": "/v1/payment_intents", "has_more": more, "data": data })))
     };
     Ok(call.read(&simulator, Operation::ListIntents, find).await)
+}
+
+async fn list_refunds(State(simulator): State<Simulator>, call: Call, params: Params) -> Result<Response, ApiError> {
+    params.only(&["limit", "starting_after", "payment_intent"])?;
+    let (page, intent) = (params.page()?, params.get("payment_intent"));
+    let find = |book: &Book, _: &str| {
+        let found = book.ledger.refunds.page(&page, |refund| intent.is_none_or(|intent| refund.payment_intent == intent));
+        let (found, more) = found.ok_or_else(|| no_such_cursor(&page))?;
+        let data: Vec<_> = found.into_iter().map(wire::refund_body).collect();
+        Ok(wire::bytes(&json!({ "object": "list", "url": "/v1/refunds", "has_more": more, "data": data })))
+    };
+    Ok(call.read(&simulator, Operation::ListRefunds, find).await)
 }
 
 async fn list_charges(State(simulator): State<Simulator>, call: Call, params: Params) -> Result<Response, ApiError> {

@@ -16,6 +16,7 @@ pub enum Operation {
     ListIntents,
     CreateRefund,
     RetrieveRefund,
+    ListRefunds,
     ListCharges,
 }
 

@@ -135,6 +135,8 @@ async fn refunds_never_exceed_the_charge() {
 
     assert_eq!(get(&simulator, &format!("/v1/refunds/{}", part["id"].as_str().unwrap())).await.body, part);
     assert_eq!(get(&simulator, "/v1/refunds/re_x").await.status, 404);
+    let list = async |intent: &str| get(&simulator, &format!("/v1/refunds?payment_intent={intent}")).await.body["data"].take();
+    assert_eq!((list(&intent).await, list("pi_x").await), (json!([rest, part]), json!([])));
     let charge = &get(&simulator, &format!("/v1/charges?payment_intent={intent}")).await.body["data"][0];
     assert_eq!((&charge["amount_refunded"], &charge["refunded"]), (&json!(500), &json!(true)));
     let ledger = simulator.ledger();

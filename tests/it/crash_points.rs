@@ -455,7 +455,10 @@ async fn judge(test: &TestApp, sale: FlashSaleId, wishes: &[Wish], orders: &[Str
         match status {
             "PAID" => assert!(of_order.len() == 1 && of_order[0].refunded == 0, "SEED={seed}: {of_order:#?}"),
             "CANCELLED" => {
-                assert!(of_order.len() <= 1 && of_order.iter().all(|charge| charge.refunded == charge.amount), "SEED={seed}: {of_order:#?}");
+                assert!(
+                    of_order.len() <= 1 && of_order.iter().all(|charge| charge.refunded == charge.amount),
+                    "SEED={seed}: {of_order:#?}"
+                );
             }
             _ => assert!(of_order.is_empty(), "SEED={seed}: {of_order:#?}"),
         }

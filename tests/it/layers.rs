@@ -132,7 +132,8 @@ fn documents_name_paths_that_exist() {
 fn planted_bugs_still_apply_and_name_tests_that_exist() {
     let patches = files("tests/planted-bugs", ".patch");
     assert!(patches.len() >= 5, "{patches:?}");
-    let tests: String = [files("tests/it", ".rs"), files("src", ".rs")].concat().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let tests: String =
+        [files("tests/it", ".rs"), files("src", ".rs")].concat().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     // A source archive may be built where there is no git.
     let has_git = Command::new("git").arg("--version").output().is_ok();
     for patch in patches {

@@ -304,6 +304,32 @@ async fn a_refund_whose_answer_is_lost_is_asked_for_again_and_paid_once() {
 }
 
 #[tokio::test]
+async fn a_refund_whose_error_is_kept_under_its_key_is_looked_up_and_paid_once() {
+    for fault in [Fault::ErrorBefore, Fault::ErrorAfter] {
+        let test = TestApp::start_with_jobs().await;
+        let sale = test.open_sale(1, 1).await;
+        let ann = test.customer().await;
+        let eve = test.staff().await;
+        let order = ann.must_buy(sale, 1, json!({})).await;
+        ann.until_order_is(&order, "PAID").await;
+        let provider = &test.simulator.simulator;
+        provider.script(FaultScript { times: Some(2), ..FaultScript::always(Operation::CreateRefund, fault) }).unwrap();
+
+        // A part: the provider would pay it twice if it were asked twice.
+        let part = json!({ "orderId": order, "amount": "100", "reason": "A scratch", "idempotencyKey": new_key() });
+        assert_eq!(status_after(&eve, "refundOrder", part).await, "PAID");
+        until(async || {
+            test.execute("UPDATE retry SET due_at = now() WHERE due_at > now()").await;
+            (test.scalar("SELECT count(*) FROM refund WHERE status = 'SUCCEEDED'").await == 1).then_some(())
+        })
+        .await;
+
+        assert_eq!((provider.ledger().refunds, provider.ledger().refunded.values().sum::<i64>()), (1, 100));
+        test.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_refund_that_fails_too_often_is_a_dead_letter_that_can_be_sent_again() {
     let test = TestApp::start_with_jobs().await;
     let sale = test.open_sale(1, 1).await;

@@ -11,7 +11,7 @@ use serde::{
 };
 use uuid::Uuid;
 
-use super::{Charge, ChargePage, ChargeStatus, GatewayError, Intent, IntentStatus};
+use super::{Charge, ChargePage, ChargeStatus, GatewayError, Intent, IntentStatus, Kept};
 
 /// Sends a call, once, and sorts its answer.
 pub(super) async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
@@ -20,9 +20,14 @@ pub(super) async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Re
     let request_id = header(&response, "request-id").map(str::to_owned);
     let retry_after = header(&response, RETRY_AFTER.as_str()).and_then(|text| text.parse().ok());
     let retry_after = retry_after.map(Duration::from_secs);
+    let kept = match status {
+        _ if header(&response, "idempotent-replayed") == Some("true") => Kept::Already,
+        StatusCode::INTERNAL_SERVER_ERROR => Kept::Now,
+        _ => Kept::No,
+    };
     let unknown = |reason: &str| {
         let reason = format!("{reason}, status {}, request {request_id:?}", status.as_u16());
-        Err::<T, _>(GatewayError::Unknown { reason })
+        Err::<T, _>(GatewayError::Unknown { reason, kept })
     };
     let Ok(body) = response.bytes().await else {
         return unknown("the answer broke off");
@@ -57,7 +62,7 @@ fn no_answer(error: &reqwest::Error) -> GatewayError {
         return GatewayError::unsendable();
     }
     let reason = if error.is_timeout() { "no answer in time" } else { "the connection ended without an answer" };
-    GatewayError::Unknown { reason: reason.to_owned() }
+    GatewayError::unknown(reason)
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
@@ -113,6 +118,8 @@ struct WireCharge {
 pub(super) struct WireRefund {
     id: String,
     status: String,
+    #[serde(default)]
+    metadata: Metadata,
 }
 
 impl WireRefund {
@@ -122,6 +129,18 @@ impl WireRefund {
             "succeeded" | "pending" => Ok(self.id),
             other => Err(GatewayError::Rejected { status: 200, code: format!("refund_{other}"), param: None, request_id: None }),
         }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct WireRefunds {
+    data: Vec<WireRefund>,
+}
+
+impl WireRefunds {
+    /// The provider's id of the refund with this id of ours.
+    pub(super) fn find(self, refund_id: Uuid) -> Result<Option<String>, GatewayError> {
+        self.data.into_iter().find(|refund| refund.metadata.id("refund_id") == Some(refund_id)).map(WireRefund::into_id).transpose()
     }
 }
 

@@ -28,6 +28,7 @@ named_enum! {
         RetrieveIntent = "retrieve_intent",
         CancelIntent = "cancel_intent",
         CreateRefund = "create_refund",
+        ListRefunds = "list_refunds",
         ListCharges = "list_charges",
     }
 }

@@ -45,7 +45,7 @@ pub async fn create_intent(app: &App, mut begun: Begun) -> Result<Begun, (Begun,
 /// Calls the provider in the rest of a step's time; afterwards the try may be another worker's.
 async fn in_time<T>(app: &App, deadline: DateTime<Utc>, call: impl Future<Output = Result<T, GatewayError>>) -> Result<T, GatewayError> {
     let left = (deadline - app.clock.now()).to_std().unwrap_or_default();
-    let late = |_| Err(GatewayError::Unknown { reason: "the step took too long".to_owned() });
+    let late = |_| Err(GatewayError::unknown("the step took too long"));
     tokio::time::timeout(left, call).await.unwrap_or_else(late)
 }
 
