@@ -450,17 +450,14 @@ async fn judge(test: &TestApp, sale: FlashSaleId, wishes: &[Wish], orders: &[Str
             assert_eq!(payments.iter().map(|payment| &payment["status"]).collect::<Vec<_>>(), [payment], "SEED={seed}: {order:#}");
         }
         let number = uuid::Uuid::parse_str(id.strip_prefix("ord_").unwrap()).unwrap().to_string();
-        let of_order = test.simulator.simulator.charges_of_order(&number);
-        charges += of_order.len();
+        let booked = test.simulator.simulator.charges_of_order(&number);
+        charges += booked.len();
         match status {
-            "PAID" => assert!(of_order.len() == 1 && of_order[0].refunded == 0, "SEED={seed}: {of_order:#?}"),
+            "PAID" => assert!(booked.len() == 1 && booked[0].refunded == 0, "SEED={seed}: {booked:#?}"),
             "CANCELLED" => {
-                assert!(
-                    of_order.len() <= 1 && of_order.iter().all(|charge| charge.refunded == charge.amount),
-                    "SEED={seed}: {of_order:#?}"
-                );
+                assert!(booked.len() <= 1 && booked.iter().all(|charge| charge.refunded == charge.amount), "SEED={seed}: {booked:#?}");
             }
-            _ => assert!(of_order.is_empty(), "SEED={seed}: {of_order:#?}"),
+            _ => assert!(booked.is_empty(), "SEED={seed}: {booked:#?}"),
         }
         if ["PAID", "AWAITING_PAYMENT"].contains(&status) {
             units += i64::from(wish.quantity);
