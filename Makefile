@@ -7,7 +7,7 @@ WEB_PACKAGES := web/node_modules/.package-lock.json
 .PHONY: help demo test planted-bugs check check-queries web sqlx schema bench
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: ## Start everything on this machine with sample data; ARGS="--fresh" starts over
 	@scripts/install-dependencies.sh run
