@@ -150,3 +150,22 @@ fn planted_bugs_still_apply_and_name_tests_that_exist() {
         }
     }
 }
+
+#[test]
+fn the_table_of_races_names_tests_that_exist() {
+    let table = fs::read_to_string("docs/RACES.md").unwrap();
+    let names: Vec<_> = table
+        .split('`')
+        .filter_map(|quoted| quoted.split_once("::"))
+        .filter(|(module, test)| !test.is_empty() && !module.contains(' '))
+        .collect();
+    for (module, test) in &names {
+        let path = format!("tests/it/{module}.rs");
+        let text = fs::read_to_string(&path).unwrap_or_else(|_| panic!("docs/RACES.md names {path}"));
+        assert!(text.contains(&format!("async fn {test}()")), "docs/RACES.md names {module}::{test}");
+    }
+    assert!(names.len() >= 25, "{} tests", names.len());
+    for race in 1..=25 {
+        assert!(table.contains(&format!("\n| {race} |")), "race {race}");
+    }
+}

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use whitemonday::{
     app::App,
     services::{
+        self, leader,
         payment::{self, Answer, Begun},
         refund,
     },
@@ -417,4 +418,81 @@ async fn a_refund_that_is_asked_for_twice_with_one_key_is_one() {
     assert_eq!(refused(&eve, "refundOrder", other).await, "IDEMPOTENCY_KEY_REUSED");
     assert_eq!((test.scalar("SELECT count(*) FROM refund").await, queued(&test, Queue::Compensation).await), (1, 1));
     test.finish().await;
+}
+
+/// Race 19: the provider cannot be asked for longer than it keeps its keys. Nobody is charged anew; people decide.
+#[tokio::test]
+async fn a_payment_that_the_provider_has_not_spoken_of_for_a_day_is_for_people() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    let provider = &test.simulator.simulator;
+    // Charged, and the answer is lost with its worker.
+    provider.script(FaultScript::always(Operation::ConfirmIntent, Fault::HoldAfter)).unwrap();
+    let mut worker = test.worker();
+    provider.wait_for_held(1).await;
+    worker.kill();
+    provider.clear_faults();
+    let gone = FaultScript { operation: None, fault: Fault::Unavailable, times: None, probability: None, seed: 0 };
+    provider.script(gone).unwrap();
+    test.execute("UPDATE payment SET created_at = created_at - interval '25 hours', deadline = now(), next_query_at = now()").await;
+    test.execute(
+        "UPDATE orders SET created_at = created_at - interval '25 hours', hold_expires_at = hold_expires_at - interval '25 hours'",
+    )
+    .await;
+
+    test.start_jobs();
+    let in_review = ann.until_order_is(&order, "IN_REVIEW").await;
+    assert_eq!(in_review["payments"][0]["status"], "UNKNOWN");
+    assert_eq!((provider.ledger().charges, test.free_units(sale).await), (1, 0), "its units are still its own");
+
+    // The provider is back, and staff have the payment asked about.
+    provider.clear_faults();
+    let eve = test.staff().await;
+    let resume = json!({ "orderId": order, "resolution": "RESUME", "note": "The provider is back", "idempotencyKey": new_key() });
+    status_after(&eve, "resolveReview", resume).await;
+    ann.until_order_is(&order, "PAID").await;
+    assert_eq!(provider.ledger().charges, 1);
+    test.finish().await;
+}
+
+/// Race 24: whoever believes to lead and does not any more changes nothing, whichever of the two comes first.
+#[tokio::test]
+async fn a_leader_whose_term_is_over_writes_nothing() {
+    for old_comes_first in [true, false] {
+        let test = TestApp::start().await;
+        let sale = test.open_sale(1, 1).await;
+        let ann = test.customer().await;
+        let order = ann.must_buy(sale, 1, json!({})).await;
+        let (other, _) = test.second_server().await;
+        let (app, other) = (test.app.for_jobs(), other.for_jobs());
+        let old = leader::take_or_renew(&app).await.unwrap().unwrap();
+        test.execute("UPDATE lease SET expires_at = now() - interval '1 second'").await;
+        let new = leader::take_or_renew(&other).await.unwrap().unwrap();
+        assert!(new.0 > old.0);
+        test.execute("UPDATE orders SET hold_expires_at = now() - interval '1 second'").await;
+        let expire = async |app: &App, term| services::order::expire_due(app, term).await.unwrap();
+
+        if old_comes_first {
+            assert_eq!(expire(&app, old).await, 0);
+            assert_eq!(ann.order(&order).await["status"], "AWAITING_PAYMENT");
+            assert_eq!(expire(&other, new).await, 1);
+        } else {
+            assert_eq!(expire(&other, new).await, 1);
+            assert_eq!(expire(&app, old).await, 0);
+        }
+        assert_eq!(ann.order(&order).await["status"], "EXPIRED");
+        assert_eq!(test.scalar("SELECT count(*) FROM stock_movement WHERE kind = 'RELEASED'").await, 1);
+        // Everything else that a leader does asks for its term, too.
+        for written in [
+            services::payment::send_due(&app, old).await,
+            services::retry::send_due(&app, old).await,
+            services::webhook::apply_due(&app, old).await,
+            services::payment_pause::update(&app, old).await,
+        ] {
+            written.unwrap();
+        }
+        test.finish().await;
+    }
 }

@@ -1,6 +1,6 @@
 //! What a web or mobile client does: POST for queries and mutations, a WebSocket for subscriptions.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use secrecy::ExposeSecret;
@@ -82,9 +82,14 @@ impl Client {
         self.post().json(&body).send().await.unwrap().json().await.unwrap()
     }
 
-    /// The data of an operation that must not have errors.
+    /// The data of an operation that must not have errors. One that a busy machine keeps waiting for a connection is UNAVAILABLE, with
+    /// nothing done: it is sent again, as the answer says.
     pub async fn send(&self, query: &str, variables: Value) -> Value {
-        let mut answer = self.answer(query, variables).await;
+        let patience = Instant::now() + PATIENCE;
+        let mut answer = self.answer(query, variables.clone()).await;
+        while answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE" && Instant::now() < patience {
+            answer = self.answer(query, variables.clone()).await;
+        }
         assert!(answer.get("errors").is_none(), "{answer:#}");
         answer["data"].take()
     }

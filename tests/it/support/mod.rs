@@ -226,7 +226,10 @@ impl TestApp {
         let now = self.app.clock.now();
         let (from, to) = (now - TimeDelta::hours(1), now + TimeDelta::minutes(1));
         let compared = services::reconciliation::run(&self.patient(), from, to, |_| ()).await.unwrap();
-        assert_eq!(compared.charges, i64::try_from(self.simulator.simulator.ledger().charges).unwrap());
+        // Unless the test has a provider of its own.
+        if self.app.config.payment.url == self.simulator.url {
+            assert_eq!(compared.charges, i64::try_from(self.simulator.simulator.ledger().charges).unwrap());
+        }
         let breaks = services::reconciliation::list_open_breaks(&self.patient(), 10).await.unwrap();
         assert!(breaks.is_empty(), "{breaks:#?}");
         assert_eq!(self.broken_invariants().await, Vec::<&str>::new());
