@@ -84,8 +84,8 @@ async fn settle_ordinary(
     let slot = app.counter_slots.settlement();
     let results: Vec<TryResult> = answered.iter().filter_map(|(begun, answer)| result(begun, answer, now)).collect();
     let open: Vec<_> = answered.iter().filter_map(|(begun, answer)| Some((begun.payment, Some(next_query(begun, answer, now)?)))).collect();
-    let is_waiting = |(begun, answer): &&Answered| matches!(answer, Answer::RequiresAction { .. }).then_some(begun.payment);
-    let waiting: Vec<PaymentId> = answered.iter().filter_map(is_waiting).collect();
+    let at_the_bank = |(begun, answer): &&Answered| matches!(answer, Answer::RequiresAction { .. }).then_some(begun.payment);
+    let waiting: Vec<PaymentId> = answered.iter().filter_map(at_the_bank).collect();
     let answers: HashMap<OrderId, &Answer> = answered.iter().map(|(begun, answer)| (begun.order, answer)).collect();
 
     let newly_waiting = store::payment::list_orders_of_processing(db, &waiting).await?;
