@@ -15,7 +15,7 @@ const WINDOW: u32 = u128::BITS;
 /// With fewer than this the share of failures says nothing.
 const FEWEST: u32 = 10;
 /// Calls that are let through when half-open; all must succeed.
-pub const PROBES: u32 = 5;
+const PROBES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 

@@ -225,6 +225,12 @@ impl GatewayError {
         matches!(self, Self::Safe { .. } | Self::Unknown { .. })
     }
 
+    /// The provider could not be asked, or did not answer as it should.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        self.is_failure() || matches!(self, Self::BreakerOpen { .. })
+    }
+
     /// The same call, with the same key, may have another answer soon.
     const fn may_pass(&self) -> bool {
         matches!(self, Self::Safe { .. } | Self::Unknown { kept: Kept::No, .. } | Self::InFlight { .. })

@@ -13,7 +13,6 @@ pub mod order;
 pub mod payment;
 pub mod quantity;
 pub mod reconciliation;
-pub mod review;
 pub mod stock;
 
 /// A value that is not one of an enumeration's names.

@@ -37,6 +37,15 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// How staff end a review.
+    ReviewResolution {
+        AcceptPayment = "ACCEPT_PAYMENT",
+        RefundAndCancel = "REFUND_AND_CANCEL",
+        Resume = "RESUME",
+    }
+}
+
 impl OrderStatus {
     /// The states that may follow this one. What may follow `IN_REVIEW` depends on the state before it: see [`OrderState`].
     #[must_use]

@@ -245,3 +245,39 @@ impl Held {
         Ok(store::queue::hide(&mut *self.app.db.acquire().await?, self.queue, &self.messages, visibility).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::store::StoreError;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_that_lasts_and_a_database_that_is_away_passes() {
+        let panics = async { panic!("on purpose") };
+        assert!(matches!(attempt::<()>("test", panics).await, Err(Failure::Lasting(error)) if error == "panicked"));
+        let away = async { Err::<(), _>(StoreError::Database(sqlx::Error::PoolTimedOut).into()) };
+        assert!(matches!(attempt("test", away).await, Err(Failure::Passing)));
+        let broken = async { Err::<(), _>(StoreError::Missing("row").into()) };
+        assert!(matches!(attempt("test", broken).await, Err(Failure::Lasting(error)) if error == "no row"));
+        assert!(guarded("test", async { Ok(()) }).await);
+    }
+
+    #[tokio::test]
+    async fn one_that_panics_does_its_neighbours_no_harm_and_is_counted() {
+        let counted = Mutex::new(Vec::new());
+        let work = async |items: Vec<i32>| {
+            assert!(!items.contains(&3), "on purpose");
+            Ok(items)
+        };
+        let count = |item, error: String| {
+            counted.lock().unwrap().push((item, error));
+            std::future::ready(Ok(()))
+        };
+
+        assert_eq!(all_or_each("test", vec![1, 2, 3, 4], work, count).await, [1, 2, 4]);
+        assert_eq!(*counted.lock().unwrap(), [(3, "panicked".to_owned())]);
+        assert_eq!(all_or_each("test", vec![1, 2], work, count).await, [1, 2], "together, when nothing is wrong");
+    }
+}

@@ -1,10 +1,13 @@
 //! The circuit breakers before the payment provider, over all workers.
 
 use chrono::TimeDelta;
+use sqlx::PgConnection;
 
 use super::ServiceError;
 use crate::{
     app::App,
+    clients::payment_gateway::Operation,
+    domain::circuit_breaker::BreakerState,
     store::{self, circuit_breaker::Breaker},
 };
 
@@ -31,6 +34,16 @@ pub async fn report(app: &App) -> Result<(), ServiceError> {
 /// Each operation's breaker, as the worker has it that fares worst.
 pub async fn list(app: &App) -> Result<Vec<Breaker>, ServiceError> {
     Ok(store::circuit_breaker::list_worst(&mut *app.db.acquire().await?, app.clock.now() - FRESH).await?)
+}
+
+/// Whether one of these calls mostly fails, in this process or, as far as they have told, in another one.
+pub async fn is_ill(app: &App, db: &mut PgConnection, calls: &[Operation]) -> Result<bool, ServiceError> {
+    if app.payment_gateway.breakers().any(|(call, seen)| calls.contains(&call) && seen.state != BreakerState::Closed) {
+        return Ok(true);
+    }
+    let breakers = store::circuit_breaker::list_worst(db, app.clock.now() - FRESH).await?;
+    let is_one_of = |breaker: &Breaker| calls.iter().any(|call| call.as_str() == breaker.operation);
+    Ok(breakers.iter().any(|breaker| is_one_of(breaker) && breaker.state != BreakerState::Closed))
 }
 
 /// Forgets workers that are gone.

@@ -39,6 +39,8 @@ pub const PROVIDER: &str = "stripe";
 pub const PAY: &str = "pay";
 /// The kind of message that makes the provider be asked about a try that has ended here; its id is the try's.
 pub const QUERY: &str = "query";
+/// For so long the provider surely remembers an idempotency key and its answer.
+pub(super) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(24);
 /// A message about a payment that was not handled by then is sent once more.
 const ASK_AGAIN: TimeDelta = TimeDelta::minutes(2);
 const DUE_BATCH: i64 = 500;
@@ -113,11 +115,13 @@ impl Answer {
     }
 }
 
-/// How many payments the circuit breakers would let through now; `None` is any number. Asked of the two calls that every payment
-/// makes: a breaker of another one hinders only those who need it.
+/// The calls that every payment makes: a breaker of another one hinders only those who need it.
+pub(super) const CALLS: [Operation; 2] = [Operation::CreateIntent, Operation::ConfirmIntent];
+
+/// How many payments the circuit breakers would let through now; `None` is any number.
 #[must_use]
 pub fn room(app: &App) -> Option<u32> {
-    app.payment_gateway.room(&[Operation::CreateIntent, Operation::ConfirmIntent])
+    app.payment_gateway.room(&CALLS)
 }
 
 /// Before the provider is asked again about a try that was asked about so often: 2 s, doubling up to 30 s, with jitter.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::{ServiceError, circuit_breaker, leader::Term};
+use super::{ServiceError, circuit_breaker, leader::Term, payment};
 use crate::{
     app::App,
     domain::circuit_breaker::BreakerState,
@@ -16,7 +16,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A breaker that is half-open for longer has nothing to try with: it keeps nobody waiting.
 const LONGEST_TRIAL: TimeDelta = TimeDelta::seconds(30);
 
-/// Opens a pause when a worker's breaker is open, or when the oldest waiting payment message is older than ten seconds; ends it when
+/// Opens a pause when a worker's breaker of the calls that every payment makes is open, or when the oldest waiting payment message is older than ten seconds; ends it when
 /// neither holds. Nothing happens when the leader's term is over.
 pub async fn update(app: &App, term: Term) -> Result<(), ServiceError> {
     let now = app.clock.now();
@@ -25,7 +25,8 @@ pub async fn update(app: &App, term: Term) -> Result<(), ServiceError> {
         BreakerState::HalfOpen => breaker.since > now - LONGEST_TRIAL,
         BreakerState::Closed => false,
     };
-    let is_provider_away = circuit_breaker::list(app).await?.iter().any(is_shut);
+    let is_needed = |breaker: &&Breaker| payment::CALLS.iter().any(|call| call.as_str() == breaker.operation);
+    let is_provider_away = circuit_breaker::list(app).await?.iter().filter(is_needed).any(is_shut);
     let mut tx = app.db.begin().await?;
     if !store::lease::lock_term(&mut tx, LEADER, term.0).await? {
         return Ok(());

@@ -17,6 +17,7 @@ use crate::{
     domain::reconciliation::BreakKind,
     store::{
         self,
+        lease::RECONCILIATION,
         queue::Queue,
         reconciliation::{Booked, Break, Reconciliation},
     },
@@ -57,7 +58,7 @@ pub async fn run_when_due(app: &App) -> Result<(), ReconcileError> {
     {
         let mut db = app.db.acquire().await.map_err(ServiceError::from)?;
         let last = store::reconciliation::find_last(&mut db).await?;
-        if last.is_some_and(|last| last > now - EVERY) || !store::reconciliation::take_turn(&mut db, app.process, TURN).await? {
+        if last.is_some_and(|last| last > now - EVERY) || store::lease::take(&mut db, RECONCILIATION, app.process, TURN).await?.is_none() {
             return Ok(());
         }
     }
@@ -70,17 +71,26 @@ pub async fn run_when_due(app: &App) -> Result<(), ReconcileError> {
 }
 
 /// Compares what was made in a time. Reads only, but for the breaks that it keeps and the questions that it queues; a page of a hundred
-/// charges at a time. `progress` hears how many charges and payments were looked at.
+/// charges at a time. An earlier break of that time that is not found again is mended. `progress` hears how many charges and payments were looked at.
 pub async fn run(app: &App, from: DateTime<Utc>, to: DateTime<Utc>, progress: impl Fn(i64)) -> Result<Reconciliation, ReconcileError> {
     let began_at = app.clock.now();
     let mut done = Reconciliation { created_from: from, created_to: to, charges: 0, payments: 0, breaks: 0 };
     let mut seen = HashSet::new();
     let mut after: Option<String> = None;
     loop {
-        let page = app.payment_gateway.list_charges(from, to, after.as_deref()).await?;
-        done.breaks += compare_charges(app, &page.charges, &mut seen).await?;
-        done.charges += i64::try_from(page.charges.len()).unwrap_or(i64::MAX);
+        let list = async || app.payment_gateway.list_charges(from, to, after.as_deref()).await;
+        let page = list().await?;
+        let mut found = differences(app, &page.charges).await?;
+        if !found.is_empty() {
+            // A refund may have gone through between the two readings: what differs twice differs.
+            let again = differences(app, &list().await?.charges).await?;
+            found.retain(|found| again.iter().any(|again| (again.kind, &again.reference) == (found.kind, &found.reference)));
+        }
+        keep(app, &found).await?;
+        done.breaks += count(found.len());
+        done.charges += count(page.charges.len());
         progress(done.charges + done.payments);
+        seen.extend(page.charges.iter().filter(|charge| is_money(charge)).filter_map(|charge| charge.intent.clone()));
         after = page.charges.last().map(|charge| charge.id.clone());
         if !page.has_more || after.is_none() {
             break;
@@ -94,8 +104,10 @@ pub async fn run(app: &App, from: DateTime<Utc>, to: DateTime<Utc>, progress: im
         };
         let Some(payment) = payments.last() else { break };
         last = Some(payment.id);
-        done.breaks += compare_payments(app, &payments, &seen).await?;
-        done.payments += i64::try_from(payments.len()).unwrap_or(i64::MAX);
+        let found = without_charge(app, &payments, &seen).await?;
+        keep(app, &found).await?;
+        done.breaks += count(found.len());
+        done.payments += count(payments.len());
         progress(done.charges + done.payments);
     }
     let mut db = app.db.acquire().await.map_err(ServiceError::from)?;
@@ -103,43 +115,61 @@ pub async fn run(app: &App, from: DateTime<Utc>, to: DateTime<Utc>, progress: im
     Ok(done)
 }
 
-/// Each charge has its payment; how many do not fit.
-async fn compare_charges(app: &App, charges: &[Charge], seen: &mut HashSet<String>) -> Result<i64, ServiceError> {
-    let taken = charges.iter().filter(|charge| charge.status == ChargeStatus::Succeeded && charge.captured);
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
+
+fn is_money(charge: &Charge) -> bool {
+    charge.status == ChargeStatus::Succeeded && charge.captured
+}
+
+/// The charges that do not fit their payments.
+async fn differences(app: &App, charges: &[Charge]) -> Result<Vec<Break>, ServiceError> {
+    let taken = charges.iter().filter(|charge| is_money(charge));
     let taken: Vec<(&Charge, &String)> = taken.filter_map(|charge| Some((charge, charge.intent.as_ref()?))).collect();
     let references: Vec<String> = taken.iter().map(|(_, reference)| (*reference).clone()).collect();
-    let mut tx = app.db.begin().await?;
-    let booked = store::reconciliation::list_by_references(&mut tx, &references).await?;
+    let booked = store::reconciliation::list_by_references(&mut *app.db.acquire().await?, &references).await?;
     let booked: HashMap<&str, &Booked> = booked.iter().map(|payment| (payment.reference.as_str(), payment)).collect();
-    let mut breaks = Vec::new();
-    for (charge, reference) in taken {
+    let found = taken.into_iter().filter_map(|(charge, reference)| {
         let payment = booked.get(reference.as_str()).copied();
-        seen.insert(reference.clone());
-        let Some((kind, ours_minor, theirs_minor)) = difference(charge, payment) else { continue };
-        if let Some(payment) = payment.filter(|_| kind == BreakKind::ChargeWithoutPayment) {
-            store::queue::send(&mut tx, Queue::Payment, QUERY, payment.id.0, None).await?;
-        }
-        breaks.push(Break {
+        let (kind, ours_minor, theirs_minor) = difference(charge, payment)?;
+        Some(Break {
             kind,
             reference: reference.clone(),
+            payment_id: payment.map(|payment| payment.id),
             order_id: payment.map(|payment| payment.order_id),
             currency: charge.currency.clone(),
             ours_minor,
             theirs_minor,
             made_at: charge.created_at,
-        });
+        })
+    });
+    Ok(found.collect())
+}
+
+/// Keeps what was found, in one transaction. A charge that a try of ours should know of is asked about.
+async fn keep(app: &App, found: &[Break]) -> Result<(), ServiceError> {
+    if found.is_empty() {
+        return Ok(());
     }
-    store::reconciliation::upsert_breaks(&mut tx, &breaks, app.clock.now()).await?;
+    let mut tx = app.db.begin().await?;
+    store::reconciliation::upsert_breaks(&mut tx, found, app.clock.now()).await?;
+    for payment in found.iter().filter(|found| found.kind == BreakKind::ChargeWithoutPayment).filter_map(|found| found.payment_id) {
+        store::queue::send(&mut tx, Queue::Payment, QUERY, payment.0, None).await?;
+    }
     tx.commit().await?;
     app.payments_waiting.notify_one();
-    Ok(i64::try_from(breaks.len()).unwrap_or(i64::MAX))
+    Ok(())
 }
 
 /// How a charge and its payment differ: the kind, our amount and the provider's.
 fn difference(charge: &Charge, payment: Option<&Booked>) -> Option<(BreakKind, i64, i64)> {
+    // People have given it back at the provider: nothing of it is left to differ.
+    let is_undone = charge.refunded_minor == charge.amount_minor;
     let Some(payment) = payment else {
         // Whoever else uses the account names no order of ours.
-        return charge.order_id.map(|_| (BreakKind::ChargeWithoutPayment, 0, charge.amount_minor));
+        let is_ours = charge.order_id.is_some();
+        return (is_ours && !is_undone).then_some((BreakKind::ChargeWithoutPayment, 0, charge.amount_minor));
     };
     let (lowest, highest) = (payment.refunded_minor, payment.refunded_minor + payment.refunding_minor);
     if payment.status.is_open() {
@@ -148,7 +178,7 @@ fn difference(charge: &Charge, payment: Option<&Booked>) -> Option<(BreakKind, i
     }
     // A second charge of an order goes back, and stays a try without money.
     if !payment.status.is_captured() && highest == 0 {
-        return Some((BreakKind::ChargeWithoutPayment, 0, charge.amount_minor));
+        return (!is_undone).then_some((BreakKind::ChargeWithoutPayment, 0, charge.amount_minor));
     }
     if charge.amount_minor != payment.amount_minor || charge.currency != payment.currency.as_str() {
         return Some((BreakKind::AmountDiffers, payment.amount_minor, charge.amount_minor));
@@ -156,10 +186,10 @@ fn difference(charge: &Charge, payment: Option<&Booked>) -> Option<(BreakKind, i
     (!(lowest..=highest).contains(&charge.refunded_minor)).then_some((BreakKind::RefundDiffers, lowest, charge.refunded_minor))
 }
 
-/// Each captured payment has its charge; how many have none. A charge may be younger than the time that was listed: the provider is
-/// asked about each that is missing.
-async fn compare_payments(app: &App, payments: &[Booked], seen: &HashSet<String>) -> Result<i64, ReconcileError> {
-    let mut breaks = Vec::new();
+/// The captured payments that have no charge. A charge may be younger than the time that was listed: the provider is asked about each
+/// that was not in the list.
+async fn without_charge(app: &App, payments: &[Booked], seen: &HashSet<String>) -> Result<Vec<Break>, ReconcileError> {
+    let mut found = Vec::new();
     for payment in payments.iter().filter(|payment| !seen.contains(&payment.reference)) {
         let theirs_minor = match app.payment_gateway.retrieve_intent(&payment.reference).await {
             Ok(intent) if intent.status == IntentStatus::Succeeded => intent.received_minor,
@@ -170,9 +200,10 @@ async fn compare_payments(app: &App, payments: &[Booked], seen: &HashSet<String>
             continue;
         }
         let kind = if theirs_minor == 0 { BreakKind::PaymentWithoutCharge } else { BreakKind::AmountDiffers };
-        breaks.push(Break {
+        found.push(Break {
             kind,
             reference: payment.reference.clone(),
+            payment_id: Some(payment.id),
             order_id: Some(payment.order_id),
             currency: payment.currency.to_string(),
             ours_minor: payment.amount_minor,
@@ -180,9 +211,7 @@ async fn compare_payments(app: &App, payments: &[Booked], seen: &HashSet<String>
             made_at: payment.created_at,
         });
     }
-    let mut db = app.db.acquire().await.map_err(ServiceError::from)?;
-    store::reconciliation::upsert_breaks(&mut db, &breaks, app.clock.now()).await?;
-    Ok(i64::try_from(breaks.len()).unwrap_or(i64::MAX))
+    Ok(found)
 }
 
 /// What is not mended yet, oldest first.

@@ -3,12 +3,13 @@
 //! Owns: what a refund does to its order. Called by services/order/ and jobs/compensation.rs.
 //! Locks: order → refund and payment → quota → stock. The refund's state is the fence: a second delivery changes nothing.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
     ServiceError,
     mail::{self, Letter},
     order,
+    payment::KEY_LIFETIME,
     retry::{self, GivenUp},
 };
 use crate::{
@@ -31,6 +32,9 @@ use crate::{
 
 /// The kind of a refund's message.
 pub const KIND: &str = "refund";
+
+/// The calls that a refund makes.
+const CALLS: [Operation; 2] = [Operation::CreateRefund, Operation::ListRefunds];
 
 /// How many refunds the circuit breaker would let through now; `None` is any number.
 #[must_use]
@@ -86,7 +90,8 @@ pub(super) async fn request_of(app: &App, db: &mut PgConnection, payment: &Payme
 }
 
 /// Carries a refund out: the provider is asked, under a key of the refund's own, and its answer is settled with the message in one
-/// transaction. Whatever is not a clear yes is tried again later with the same key; after the last try the order is for people.
+/// transaction. Whatever is not a clear yes is tried again later with the same key; after the last try the order is for people. What the
+/// provider does not answer while it is ill is no try.
 pub async fn carry_out(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
     let id = RefundId(delivery.id);
     let Some((refund, intent)) = store::refund::find_open(&mut *app.db.acquire().await?, id).await? else {
@@ -94,15 +99,22 @@ pub async fn carry_out(app: &App, delivery: &Delivery) -> Result<(), ServiceErro
     };
     match give_back(app, &refund, &intent).await {
         Ok(reference) => settle(app, delivery, &refund, &reference).await,
-        Err(error) => put_off(app, delivery, &refund, &error.to_string(), matches!(error, GatewayError::Unknown { .. })).await,
+        Err(error) => put_off(app, delivery, &refund, &error).await,
     }
 }
 
 /// Asks the provider for a refund; its id there. A key under which an error is kept tells nothing any more: then the provider's
-/// list does, and if the refund is not in it, the next key is used. The keys are the same for everybody, so that two workers at
-/// one refund are one to the provider.
+/// list does, and if the refund is not in it, the next key is used; each delivery spends one at most. The keys are the same for
+/// everybody, so that two workers at one refund are one to the provider, and the list is read after each spent key: another worker
+/// may have used it just now. A refund that is older than the provider's memory of keys is looked up first: under a forgotten key it
+/// would be paid twice.
 async fn give_back(app: &App, refund: &Refund, intent: &str) -> Result<String, GatewayError> {
     let id = refund.id.0;
+    if refund.created_at + KEY_LIFETIME <= app.clock.now()
+        && let Some(reference) = app.payment_gateway.find_refund(intent, id).await?
+    {
+        return Ok(reference);
+    }
     let new = NewRefund { intent, amount_minor: refund.amount_minor, refund_id: id, order_id: refund.order_id.0 };
     let mut key = format!("refund:{id}");
     let mut spent = 0;
@@ -169,24 +181,32 @@ async fn has_open(db: &mut PgConnection, refund: &Refund) -> Result<bool, Servic
     Ok(refunds.iter().any(|other| other.status.is_open()))
 }
 
-/// Counts a failure of a refund's work; after the last try its order is in review.
+/// Counts a failure of ours with a refund; after the last one its order is in review.
 pub async fn fail(app: &App, delivery: &Delivery, error: String) -> Result<(), ServiceError> {
-    match store::refund::find_open(&mut *app.db.acquire().await?, RefundId(delivery.id)).await? {
-        Some((refund, _)) => put_off(app, delivery, &refund, &error, false).await,
-        None => retry::fail(app, delivery, error).await,
-    }
-}
-
-async fn put_off(app: &App, delivery: &Delivery, refund: &Refund, error: &str, is_unknown: bool) -> Result<(), ServiceError> {
-    let now = app.clock.now();
+    let Some((refund, _)) = store::refund::find_open(&mut *app.db.acquire().await?, RefundId(delivery.id)).await? else {
+        return retry::fail(app, delivery, error).await;
+    };
     let mut tx = app.db.begin().await?;
     let mut orders = store::order::lock_by_ids(&mut tx, &[refund.order_id]).await?;
-    if is_unknown {
-        store::refund::update_unknown(&mut tx, refund.id, now).await?;
+    let given_up = retry::put_off(app, &mut tx, delivery, &error).await?;
+    finish_failure(app, tx, &mut orders, given_up).await
+}
+
+/// The provider did not give the money back (yet).
+async fn put_off(app: &App, delivery: &Delivery, refund: &Refund, error: &GatewayError) -> Result<(), ServiceError> {
+    let mut tx = app.db.begin().await?;
+    let mut orders = store::order::lock_by_ids(&mut tx, &[refund.order_id]).await?;
+    if matches!(error, GatewayError::Unknown { .. }) {
+        store::refund::update_unknown(&mut tx, refund.id, app.clock.now()).await?;
     }
-    if retry::put_off(app, &mut tx, delivery, error).await? == GivenUp::Yes {
+    let given_up = retry::put_off_call(app, &mut tx, delivery, &CALLS, error).await?;
+    finish_failure(app, tx, &mut orders, given_up).await
+}
+
+async fn finish_failure(app: &App, mut tx: Transaction<'_, Postgres>, orders: &mut [Order], given_up: GivenUp) -> Result<(), ServiceError> {
+    if given_up == GivenUp::Yes {
         let reason = order::Reason { code: Some(OrderEventReason::DeadLetter), note: Some("A refund failed too often.".to_owned()) };
-        order::transition(app, &mut tx, &mut orders, OrderStatus::InReview, reason).await?;
+        order::transition(app, &mut tx, orders, OrderStatus::InReview, reason).await?;
     }
     tx.commit().await?;
     let changed: Vec<_> = orders.iter().map(|order| (order.id, order.customer_id)).collect();

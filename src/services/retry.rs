@@ -7,9 +7,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sqlx::PgConnection;
 
-use super::{ServiceError, leader::Term};
+use super::{ServiceError, circuit_breaker, leader::Term};
 use crate::{
     app::App,
+    clients::payment_gateway::{GatewayError, Operation},
     store::{
         self,
         lease::LEADER,
@@ -23,6 +24,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 /// Longer than all pauses together.
 const KEPT: TimeDelta = TimeDelta::days(1);
+/// For so long an outage is waited out; then it counts like any other failure.
+const LONGEST_OUTAGE: TimeDelta = TimeDelta::days(1);
+/// During an outage: short, so that work goes on soon after its end. The breaker keeps the calls few.
+const OUTAGE_PAUSE_MILLIS: std::ops::RangeInclusive<i64> = 3_000..=10_000;
 /// Work that the leader puts back into its queue in one transaction.
 const DUE_BATCH: i64 = 500;
 
@@ -36,7 +41,7 @@ pub enum GivenUp {
 /// last try, is a dead letter.
 pub async fn put_off(app: &App, db: &mut PgConnection, delivery: &Delivery, error: &str) -> Result<GivenUp, ServiceError> {
     let now = app.clock.now();
-    let attempts = store::retry::insert_failure(db, delivery, error, now).await?;
+    let attempts = store::retry::insert_failure(db, delivery, error, true, now).await?.attempts;
     if attempts >= MAX_ATTEMPTS {
         tracing::error!(queue = %delivery.queue, kind = delivery.kind, target = %delivery.id, error, "given up: it is a dead letter now");
         store::queue::bury(db, &DeadMessage::given_up(delivery, attempts, error), now).await?;
@@ -49,7 +54,31 @@ pub async fn put_off(app: &App, db: &mut PgConnection, delivery: &Delivery, erro
     Ok(GivenUp::No)
 }
 
-/// The same in a transaction of its own, for work that moves no order.
+/// The same for work that fails because one of these calls of the payment provider did. While the provider is ill, as the circuit breaker of any worker knows, a
+/// failure says nothing of the work: it is not counted, and comes again soon.
+pub async fn put_off_call(
+    app: &App,
+    db: &mut PgConnection,
+    delivery: &Delivery,
+    calls: &[Operation],
+    error: &GatewayError,
+) -> Result<GivenUp, ServiceError> {
+    if !(error.is_outage() && circuit_breaker::is_ill(app, db, calls).await?) {
+        return put_off(app, db, delivery, &error.to_string()).await;
+    }
+    let now = app.clock.now();
+    let failures = store::retry::insert_failure(db, delivery, &error.to_string(), false, now).await?;
+    if failures.first_at + LONGEST_OUTAGE <= now {
+        return put_off(app, db, delivery, &error.to_string()).await;
+    }
+    let pause = TimeDelta::milliseconds(rand::random_range(OUTAGE_PAUSE_MILLIS));
+    tracing::info!(queue = %delivery.queue, kind = delivery.kind, target = %delivery.id, %error, "it waits for the payment provider");
+    store::retry::update_due(db, delivery, now + pause).await?;
+    store::queue::delete(db, delivery.queue, &[delivery.message_id]).await?;
+    Ok(GivenUp::No)
+}
+
+/// The same as [`put_off`] in a transaction of its own, for work that moves no order.
 pub async fn fail(app: &App, delivery: &Delivery, error: String) -> Result<(), ServiceError> {
     let mut tx = app.db.begin().await?;
     put_off(app, &mut tx, delivery, &error).await?;

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
@@ -31,6 +30,7 @@ pub struct Break {
     pub kind: BreakKind,
     /// The provider's id of the payment.
     pub reference: String,
+    pub payment_id: Option<PaymentId>,
     pub order_id: Option<OrderId>,
     pub currency: String,
     pub ours_minor: i64,
@@ -147,18 +147,14 @@ pub async fn find_last(db: &mut PgConnection) -> Result<Option<DateTime<Utc>>, S
 pub async fn list_open_breaks(db: &mut PgConnection, limit: i64) -> Result<Vec<Break>, StoreError> {
     let rows = sqlx::query_as!(
         Break,
-        r#"SELECT kind AS "kind: BreakKind", provider_reference AS reference, order_id AS "order_id: OrderId", currency, ours_minor,
-                  theirs_minor, made_at
-             FROM reconciliation_break
-            WHERE resolved_at IS NULL
-            ORDER BY made_at
+        r#"SELECT b.kind AS "kind: BreakKind", b.provider_reference AS reference, p.id AS "payment_id?: PaymentId",
+                  b.order_id AS "order_id: OrderId", b.currency, b.ours_minor, b.theirs_minor, b.made_at
+             FROM reconciliation_break b
+             LEFT JOIN payment p ON p.provider_reference = b.provider_reference
+            WHERE b.resolved_at IS NULL
+            ORDER BY b.made_at
             LIMIT $1"#,
         limit,
     );
     Ok(rows.fetch_all(db).await?)
-}
-
-/// The right to compare, for `lasting`; false while another process has it.
-pub async fn take_turn(db: &mut PgConnection, holder: Uuid, lasting: std::time::Duration) -> Result<bool, StoreError> {
-    Ok(super::lease::take(db, "reconciliation", holder, lasting).await?.is_some())
 }

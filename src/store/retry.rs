@@ -19,21 +19,37 @@ pub struct Due {
     pub trace: Option<String>,
 }
 
-/// Counts a failure of a delivery's work; how often it has failed now.
-pub async fn insert_failure(db: &mut PgConnection, delivery: &Delivery, error: &str, at: DateTime<Utc>) -> Result<i32, StoreError> {
-    let attempts = sqlx::query_scalar!(
+/// How often work has failed, and since when.
+#[derive(Clone, Copy, Debug)]
+pub struct Failures {
+    pub attempts: i32,
+    pub first_at: DateTime<Utc>,
+}
+
+/// Notes a failure of a delivery's work, and counts it unless it says nothing of the work; the first one always counts.
+pub async fn insert_failure(
+    db: &mut PgConnection,
+    delivery: &Delivery,
+    error: &str,
+    counts: bool,
+    at: DateTime<Utc>,
+) -> Result<Failures, StoreError> {
+    let failures = sqlx::query_as!(
+        Failures,
         "INSERT INTO retry (queue, kind, target_id, trace, attempts, last_error, first_failed_at)
          VALUES ($1, $2, $3, $4, 1, $5, $6)
-             ON CONFLICT (queue, kind, target_id) DO UPDATE SET attempts = retry.attempts + 1, last_error = excluded.last_error, due_at = NULL
-      RETURNING attempts",
+             ON CONFLICT (queue, kind, target_id) DO UPDATE
+            SET attempts = retry.attempts + $7::integer, last_error = excluded.last_error, due_at = NULL
+      RETURNING attempts, first_failed_at AS first_at",
         delivery.queue.as_str(),
         delivery.kind,
         delivery.id,
         delivery.trace,
         error,
         at,
+        i32::from(counts),
     );
-    Ok(attempts.fetch_one(db).await?)
+    Ok(failures.fetch_one(db).await?)
 }
 
 /// Makes it due at a time: the leader then sends its message.

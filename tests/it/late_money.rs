@@ -8,8 +8,7 @@ use whitemonday::{
 };
 
 use crate::{
-    orders::kept,
-    support::{Client, TestApp, change, new_key, refused, status_after, until},
+    support::{Client, TestApp, change, kept, new_key, refused, status_after, until},
     webhooks::tell_of,
 };
 

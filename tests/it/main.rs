@@ -22,6 +22,8 @@ mod payments;
 mod purchase;
 mod races;
 mod reads;
+mod reconciliation;
+mod refunds;
 mod schema;
 mod stampede;
 mod subscriptions;

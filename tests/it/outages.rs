@@ -1,9 +1,9 @@
 //! The provider is away: orders are accepted still, payments pause, holds wait, and all goes on by itself afterwards (race 18).
 
 use serde_json::json;
-use whitemonday::simulator::{Fault, FaultScript};
+use whitemonday::simulator::{Fault, FaultScript, Operation};
 
-use crate::support::{TestApp, until};
+use crate::support::{TestApp, new_key, status_after, until};
 
 const BREAKERS: &str = "{ admin { breakers { name state failureRate since } } }";
 
@@ -47,5 +47,68 @@ async fn while_the_provider_is_away_payments_pause_and_holds_wait() {
     assert_eq!(provider.ledger().charges, 21);
     until(async || (state("create_intent").await? == "CLOSED").then_some(())).await;
     until(async || (test.scalar("SELECT count(*) FROM payment_pause WHERE ended_at IS NULL").await == 0).then_some(())).await;
+    test.finish().await;
+}
+
+/// However long it lasts, an outage is no fault of the refunds: none is given up, and all go back soon after its end.
+#[tokio::test]
+async fn refunds_wait_for_an_ill_provider_and_go_back_soon_after_it_is_well() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(12, 1).await;
+    let mut orders = Vec::new();
+    for buyer in test.customers(12).await {
+        let order = buyer.must_buy(sale, 1, json!({})).await;
+        buyer.until_order_is(&order, "PAID").await;
+        orders.push((order, buyer));
+    }
+    let provider = &test.simulator.simulator;
+    provider.script(FaultScript::always(Operation::CreateRefund, Fault::Unavailable)).unwrap();
+    for (order, buyer) in &orders {
+        status_after(buyer, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await;
+    }
+    let ill = "SELECT count(*) FROM circuit_breaker WHERE operation = 'create_refund' AND state <> 'CLOSED'";
+    until(async || (test.scalar(ill).await == 1).then_some(())).await;
+    assert_eq!(test.scalar("SELECT count(*) FROM payment_pause").await, 0, "holds have nothing to do with refunds");
+
+    // As after hours of it: one more failure that counts, and a refund would be given up.
+    test.execute("UPDATE retry SET attempts = 19, due_at = now()").await;
+    let asked = provider.calls(Operation::CreateRefund);
+    until(async || (provider.calls(Operation::CreateRefund) >= asked + 5).then_some(())).await;
+    until(async || (test.scalar("SELECT count(*) FROM retry WHERE due_at IS NOT NULL").await > 0).then_some(())).await;
+    assert_eq!(test.scalar("SELECT count(*) FROM dead_letter").await, 0);
+    assert_eq!(test.scalar("SELECT count(*) FROM retry WHERE attempts > 19").await, 0);
+    assert_eq!(test.scalar("SELECT count(*) FROM retry WHERE due_at > now() + interval '11 seconds'").await, 0, "none waits for long");
+
+    provider.clear_faults();
+    for (order, buyer) in &orders {
+        buyer.until_order_is(order, "CANCELLED").await;
+    }
+    assert_eq!((provider.ledger().refunds, test.free_units(sale).await), (12, 12));
+    test.finish().await;
+}
+
+/// After a day an outage counts, like any other failure: somebody must look.
+#[tokio::test]
+async fn a_refund_that_has_waited_for_a_day_is_counted_again() {
+    let test = TestApp::start_with_jobs().await;
+    let sale = test.open_sale(4, 1).await;
+    let mut orders = Vec::new();
+    for buyer in test.customers(4).await {
+        let order = buyer.must_buy(sale, 1, json!({})).await;
+        buyer.until_order_is(&order, "PAID").await;
+        orders.push((order, buyer));
+    }
+    let provider = &test.simulator.simulator;
+    provider.script(FaultScript::always(Operation::CreateRefund, Fault::Unavailable)).unwrap();
+    for (order, buyer) in &orders {
+        status_after(buyer, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await;
+    }
+    until(async || (test.scalar("SELECT count(*) FROM retry").await == 4).then_some(())).await;
+    test.execute("UPDATE retry SET attempts = 19, first_failed_at = now() - interval '25 hours', due_at = least(due_at, now())").await;
+
+    for (order, buyer) in &orders {
+        buyer.until_order_is(order, "IN_REVIEW").await;
+    }
+    assert_eq!(test.scalar("SELECT count(*) FROM dead_letter").await, 4);
     test.finish().await;
 }

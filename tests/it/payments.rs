@@ -9,7 +9,7 @@ use whitemonday::{
     simulator::{Fault, FaultScript, Operation},
 };
 
-use crate::support::{Client, Process, TestApp, new_key, until};
+use crate::support::{Barrier, Client, Process, Step, TestApp, new_key, until};
 
 async fn buy_many(test: &TestApp, sale: FlashSaleId, count: usize) -> Vec<(Client, String)> {
     let buyers = test.customers(count).await;
@@ -234,5 +234,24 @@ async fn a_worker_that_is_told_to_stop_cuts_what_hangs_and_gives_it_back() {
         buyer.until_order_is(order, "PAID").await;
     }
     assert_eq!(provider.ledger().charges, 3);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_stays_hidden_for_as_long_as_its_work_lasts() {
+    let test = TestApp::start().await;
+    let sale = test.open_sale(1, 1).await;
+    let ann = test.customer().await;
+    let order = ann.must_buy(sale, 1, json!({})).await;
+    let barrier = Barrier::at(&test, Step::update("payment", "NEW.status = 'CAPTURED'")).await;
+    test.start_jobs();
+    barrier.reached(&test).await;
+
+    // Read once with a visibility of two seconds, and hidden beyond it again and again.
+    let hidden = "SELECT count(*) FROM pgmq.q_payment WHERE read_ct = 1 AND vt > enqueued_at + interval '5 seconds'";
+    until(async || (test.scalar(hidden).await == 1).then_some(())).await;
+    barrier.lift().await;
+    ann.until_order_is(&order, "PAID").await;
+    assert_eq!(test.simulator.simulator.ledger().charges, 1);
     test.finish().await;
 }

@@ -14,10 +14,7 @@ use whitemonday::{
     store::queue::{self, Delivery, Queue},
 };
 
-use crate::{
-    orders::{kept, statuses},
-    support::{Barrier, Client, Step, TestApp, change, new_key, refused, status_after, until},
-};
+use crate::support::{Barrier, Client, Step, TestApp, change, kept, new_key, refused, status_after, statuses, until};
 
 /// Nothing runs out while a test holds it up.
 const PATIENT: &[(&str, &str)] = &[("JOB_VISIBILITY_SECONDS", "60"), ("JOB_STEP_DEADLINE_SECONDS", "50")];

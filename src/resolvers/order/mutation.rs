@@ -118,7 +118,7 @@ pub struct ResolveReviewInput {
 
 /// How a review ends.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
-#[graphql(remote = "crate::domain::review::Resolution")]
+#[graphql(remote = "crate::domain::order::ReviewResolution")]
 pub enum ReviewResolution {
     /// Somebody has seen the money at the payment provider: the order is paid.
     AcceptPayment,

@@ -6,7 +6,11 @@ use super::{Actor, Change, Changed, Request};
 use crate::{
     app::App,
     domain::{
-        customer::single_line, ids::OrderId, order::OrderStatus, payment::PaymentStatus, review::Resolution, stock::StockMovementKind,
+        customer::single_line,
+        ids::OrderId,
+        order::{OrderStatus, ReviewResolution},
+        payment::PaymentStatus,
+        stock::StockMovementKind,
     },
     services::{
         InvalidInput, ServiceError, payment,
@@ -32,7 +36,7 @@ pub async fn resolve_review(
     app: &App,
     actor: Actor,
     id: OrderId,
-    resolution: Resolution,
+    resolution: ReviewResolution,
     note: &str,
     key: Uuid,
 ) -> Result<Changed, ServiceError> {
@@ -46,18 +50,18 @@ pub async fn resolve_review(
     };
     let Some(before) = change.order().status_before_review else { return Ok(Changed::WrongState) };
     let to = match resolution {
-        Resolution::AcceptPayment => OrderStatus::Paid,
-        Resolution::RefundAndCancel => OrderStatus::Cancelling,
-        Resolution::Resume => before,
+        ReviewResolution::AcceptPayment => OrderStatus::Paid,
+        ReviewResolution::RefundAndCancel => OrderStatus::Cancelling,
+        ReviewResolution::Resume => before,
     };
     if !change.transition(app, to, actor.because(Some(note.clone()))).await? {
         return Ok(Changed::WrongState);
     }
     let tries = store::payment::list_for_orders(&mut change.tx, &[id]).await?;
     let is_done = match resolution {
-        Resolution::AcceptPayment => accept_payment(app, &mut change, before, &tries).await?,
-        Resolution::RefundAndCancel => refund_and_cancel(app, &mut change, &tries, note).await?,
-        Resolution::Resume => resume(app, &mut change, &tries).await?,
+        ReviewResolution::AcceptPayment => accept_payment(app, &mut change, before, &tries).await?,
+        ReviewResolution::RefundAndCancel => refund_and_cancel(app, &mut change, &tries, note).await?,
+        ReviewResolution::Resume => resume(app, &mut change, &tries).await?,
     };
     if !is_done {
         return Ok(Changed::WrongState);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Begun, PROVIDER};
+use super::{Begun, KEY_LIFETIME, PROVIDER};
 use crate::{
     app::App,
     domain::ids::{OrderId, PaymentId},
@@ -16,9 +16,6 @@ use crate::{
         queue::{Delivery, Queue},
     },
 };
-
-/// The provider keeps the answers to idempotency keys for a day.
-const KEY_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// Begins the payments of these deliveries. Orders that wait for no payment are acknowledged; a try that another worker is
 /// still at is left alone until its deadline, its message comes again. One transaction; the orders' rows are locked.

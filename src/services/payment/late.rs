@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection};
 use super::PAY;
 use crate::{
     app::App,
-    clients::payment_gateway::{GatewayError, Intent, IntentStatus},
+    clients::payment_gateway::{GatewayError, Intent, IntentStatus, Operation},
     domain::{
         ids::PaymentId,
         order::{OrderEventReason, OrderStatus},
@@ -42,7 +42,7 @@ pub async fn query(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
         Ok(intent) if is_charge_of(&intent, &payment) => intent.method_label,
         // No charge, or one that only people can judge: the comparison with the provider's list shows it.
         Ok(_) | Err(GatewayError::NotFound) => return retry::done(app, delivery).await,
-        Err(error) => return retry::fail(app, delivery, error.to_string()).await,
+        Err(error) => return put_off(app, delivery, &error).await,
     };
     let mut tx = app.db.begin().await?;
     let Some(order) = store::order::lock(&mut tx, order_id, None).await? else { return retry::done(app, delivery).await };
@@ -55,6 +55,13 @@ pub async fn query(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
     tx.commit().await?;
     app.refunds_waiting.notify_one();
     app.order_feed.ring(&[changed]);
+    Ok(())
+}
+
+async fn put_off(app: &App, delivery: &Delivery, error: &GatewayError) -> Result<(), ServiceError> {
+    let mut tx = app.db.begin().await?;
+    retry::put_off_call(app, &mut tx, delivery, &[Operation::RetrieveIntent], error).await?;
+    tx.commit().await?;
     Ok(())
 }
 

@@ -69,11 +69,16 @@ impl TestApp {
         if let Ok(filter) = std::env::var("LOG") {
             let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         }
-        Self::start_on(TestDatabase::create().await, settings).await
+        Self::start_on(TestDatabase::create().await, settings, SimulatorOptions::default()).await
     }
 
-    async fn start_on(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
-        let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), SimulatorOptions::default()).await.unwrap();
+    /// A server whose payment provider is not the usual one.
+    pub async fn start_with_provider(provider: SimulatorOptions) -> Self {
+        Self::start_on(TestDatabase::create().await, &[], provider).await
+    }
+
+    async fn start_on(database: TestDatabase, settings: &[(&str, &str)], provider: SimulatorOptions) -> Self {
+        let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider).await.unwrap();
         let app = build_app(&settings_for(&database.url, &simulator.url, settings));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = serve(&app, &stop, &tasks).await;
@@ -83,7 +88,7 @@ impl TestApp {
     /// On a Postgres and a Redis of the test's own, which may fail.
     pub async fn start_on_services(services: &EmbeddedServices) -> Self {
         let database = TestDatabase::create_on(services.database_url("postgres")).await;
-        Self::start_on(database, &[("REDIS_URL", &services.redis_url())]).await
+        Self::start_on(database, &[("REDIS_URL", &services.redis_url())], SimulatorOptions::default()).await
     }
 
     pub fn start_jobs(&self) {
@@ -310,4 +315,14 @@ pub fn new_key() -> String {
 /// The customer of an id as the API prints it.
 pub fn customer_id(text: &Value) -> CustomerId {
     CustomerId::parse(text.as_str().unwrap()).unwrap()
+}
+
+pub fn statuses(order: &Value) -> Vec<&str> {
+    order["history"].as_array().unwrap().iter().map(|event| event["status"].as_str().unwrap()).collect()
+}
+
+/// Charged less refunded at the provider, over all orders.
+pub fn kept(test: &TestApp) -> i64 {
+    let ledger = test.simulator.simulator.ledger();
+    ledger.charged.values().sum::<i64>() - ledger.refunded.values().sum::<i64>()
 }
