@@ -167,6 +167,21 @@ impl<'a> Reader<'a> {
         value.trim_end_matches('/').to_owned()
     }
 
+    /// Origins as browsers send them, separated by commas; the one of `own_url` first.
+    fn origins(&mut self, name: &'static str, own_url: &str) -> Vec<String> {
+        let text = self.text(name).unwrap_or_default();
+        let listed = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        let origins = std::iter::once(own_url).chain(listed).map(|given| (given, origin(given)));
+        let mut good = Vec::new();
+        for (given, origin) in origins {
+            match origin {
+                Some(origin) if given.starts_with("http") && (given == own_url || origin.eq_ignore_ascii_case(given)) => good.push(origin),
+                _ => self.errors.push(format!("{name} must be origins like https://shop.example.com, separated by commas")),
+            }
+        }
+        good
+    }
+
     fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
         if self.errors.is_empty() { Ok(value) } else { Err(ConfigErrors(self.errors)) }
     }
@@ -215,6 +230,17 @@ pub struct HttpConfig {
     pub public_url: String,
     /// `GraphiQL` and introspection.
     pub developer_tools: bool,
+    /// Whose pages may call the API from a browser; the program's own, those of `public_url`, stand first.
+    pub allowed_origins: Vec<String>,
+    /// How many proxies stand before the server: so many entries of `X-Forwarded-For`, from the right, are believed.
+    pub trusted_proxy_hops: usize,
+    pub max_connections: usize,
+    /// Requests that are worked on at once; more are refused.
+    pub max_in_flight: usize,
+    /// How long one request may take.
+    pub deadline: Duration,
+    /// How long a connection may be without a whole request.
+    pub idle_patience: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -321,11 +347,7 @@ impl Config {
                 url.map(Into::into)
             },
             keys: KeysConfig::from_reader(reader),
-            http: HttpConfig {
-                listen: reader.parsed("LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000)), "an address like 127.0.0.1:8000"),
-                public_url: reader.url("PUBLIC_URL", "http://127.0.0.1:8000", &["http", "https"]),
-                developer_tools: reader.switch("DEVELOPER_TOOLS"),
-            },
+            http: HttpConfig::from_reader(reader),
             mail: MailConfig {
                 smtp_url: match mail {
                     MailTransport::Smtp => {
@@ -399,6 +421,30 @@ impl KeysConfig {
             tokens: reader.keys("TOKEN_KEYS"),
         }
     }
+}
+
+impl HttpConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        let public_url = reader.url("PUBLIC_URL", "http://127.0.0.1:8000", &["http", "https"]);
+        Self {
+            listen: reader.parsed("LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000)), "an address like 127.0.0.1:8000"),
+            developer_tools: reader.switch("DEVELOPER_TOOLS"),
+            allowed_origins: reader.origins("ALLOWED_ORIGINS", &public_url),
+            trusted_proxy_hops: reader.number("TRUSTED_PROXY_HOPS", 0, 0..=10) as usize,
+            max_connections: reader.number("MAX_CONNECTIONS", 20_000, 10..=1_000_000) as usize,
+            max_in_flight: reader.number("MAX_IN_FLIGHT", 512, 1..=100_000) as usize,
+            deadline: Duration::from_secs(reader.number("REQUEST_DEADLINE_SECONDS", 10, 1..=60).into()),
+            idle_patience: Duration::from_secs(reader.number("IDLE_CONNECTION_SECONDS", 75, 1..=3600).into()),
+            public_url,
+        }
+    }
+}
+
+/// `https://shop.example.com` of an address on it.
+fn origin(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split('/').next().filter(|host| !host.is_empty())?;
+    Some(format!("{scheme}://{host}").to_ascii_lowercase())
 }
 
 impl PaymentConfig {

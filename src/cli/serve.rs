@@ -89,10 +89,7 @@ impl Running {
     pub fn serve(&self, listener: TcpListener, app: App) {
         let (stop, served) = (self.stop.clone(), self.served.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = http::serve(listener, app, stop.clone()).await {
-                tracing::error!(%error, "the server broke");
-                stop.cancel();
-            }
+            http::serve(listener, app, stop).await;
             served.cancel();
         });
     }

@@ -4,35 +4,66 @@
 
 pub mod alone;
 mod authentication;
+mod client_address;
 mod graphql;
 mod health;
+mod lane;
 mod mailbox;
 mod pages;
+mod server;
 mod webhooks;
 mod websocket;
 
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    extract::{ConnectInfo, DefaultBodyLimit, Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use self::{
+    client_address::{client_address, network},
+    lane::Lane,
+};
 use crate::{
     app::App,
+    config::HttpConfig,
     resolvers::{self, ApiSchema, errors::ApiError},
 };
 
 /// An operation with its variables; the largest one of ours has 4 KiB.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The provider sends its events one by one; a few at once are plenty.
+const WEBHOOKS_AT_ONCE: usize = 32;
+/// How long a browser remembers what it may send here.
+const CORS_MAX_AGE: Duration = Duration::from_hours(24);
+
+pub use server::serve;
+
+/// Pages have a policy of their own (pages.rs); everything else is no page. Nothing is stored unless its handler says so.
+const EVERY_ANSWER: [(HeaderName, HeaderValue); 6] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+];
+/// Browsers that have once come by TLS come by nothing else.
+const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 #[derive(Clone)]
 pub struct HttpState {
@@ -48,15 +79,22 @@ pub struct HttpState {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
+/// Where a request comes from, as far as our proxies can be believed: an address, or the network that counts as one client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub IpAddr);
+
 pub fn router(app: App, stop: CancellationToken, sockets: TaskTracker) -> Router {
     let has_mailbox = app.mailer.mailbox().is_some();
     let has_graphiql = app.config.http.developer_tools;
     let schema = resolvers::schema(app.clone());
     let state = HttpState { app, schema, stop, sockets };
+    let http = &state.app.config.http;
+    let lane = |places| middleware::from_fn_with_state(Lane::new(places, http.deadline), lane::limit);
+    let graphql = post(graphql::execute).fallback(graphql::wrong_method);
     let mut router = Router::new()
-        .route("/graphql", post(graphql::execute).fallback(graphql::wrong_method))
+        .route("/graphql", graphql.layer::<_, Infallible>(lane(http.max_in_flight)).layer(cors(http)))
         .route("/graphql/ws", any(websocket::upgrade))
-        .route("/webhooks/stripe", post(webhooks::stripe))
+        .route("/webhooks/stripe", post(webhooks::stripe).layer(lane(WEBHOOKS_AT_ONCE)))
         .route("/verify", get(pages::verify))
         .route("/reset", get(pages::reset))
         .route("/assets/{file}", get(pages::asset))
@@ -76,33 +114,44 @@ pub fn router(app: App, stop: CancellationToken, sockets: TaskTracker) -> Router
         .layer(CatchPanicLayer::custom(|_| {
             (StatusCode::INTERNAL_SERVER_ERROR, graphql::error_body(ApiError::Internal, None)).into_response()
         }))
-        .layer(middleware::from_fn(with_request_id))
+        .layer(middleware::from_fn_with_state(state.clone(), with_request_id))
         .with_state(state)
 }
 
-/// Serves until `stop`, then finishes the requests that are under way and tells the sockets. The caller bounds the time.
-///
-/// # Errors
-/// When the listener breaks.
-pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> std::io::Result<()> {
-    let sockets = TaskTracker::new();
-    let router = router(app, stop.clone(), sockets.clone());
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
-    sockets.close();
-    sockets.wait().await;
-    Ok(())
+/// What browsers may send from pages of other origins: those that are configured, tokens in `Authorization`, no cookies.
+fn cors(http: &HttpConfig) -> CorsLayer {
+    let origins: Vec<HeaderValue> = http.allowed_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::POST])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
+        .max_age(CORS_MAX_AGE)
 }
 
-async fn with_request_id(mut request: Request, next: Next) -> Response {
+/// Gives each request its id and its client's address, and each answer what every answer carries.
+async fn with_request_id(
+    State(state): State<HttpState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = Uuid::now_v7().simple().to_string();
+    let http = &state.app.config.http;
+    let address = client_address(request.headers(), peer.ip(), http.trusted_proxy_hops);
     request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(ClientAddress(network(address)));
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
     let mut response = next.run(request).instrument(span).await;
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    for (name, value) in EVERY_ANSWER {
+        headers.entry(name).or_insert(value);
+    }
+    if http.public_url.starts_with("https://") {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, ONE_YEAR);
+    }
     response
 }

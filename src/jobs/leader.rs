@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{advance, clean_up, expire_holds, make_units, runner::guarded, send_due};
+use super::{advance, clean_up, expire_holds, make_units, runner::attempt, send_due};
 use crate::{
     app::App,
     services::{
@@ -24,14 +24,14 @@ const CLEAN_UP_EVERY: Duration = Duration::from_hours(1);
 pub async fn run(app: App, stop: CancellationToken) {
     let mut lead = Lead { app, term: None, renewed_at: None, advanced_at: None, cleaned_at: None };
     loop {
-        guarded("leader", lead.round()).await;
+        lead.round().await;
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(WORK_EVERY) => {}
         }
     }
     if lead.term.is_some() {
-        guarded("leader", leader::step_down(&lead.app)).await;
+        step("leader", leader::step_down(&lead.app)).await;
     }
 }
 
@@ -44,27 +44,33 @@ struct Lead {
 }
 
 impl Lead {
-    async fn round(&mut self) -> Result<(), ServiceError> {
+    async fn round(&mut self) {
         let is_due = |last: Option<Instant>, every| last.is_none_or(|at| at.elapsed() >= every);
         if self.term.is_none() || is_due(self.renewed_at, RENEW_EVERY) {
             // Asked for before it is known: a failed renewal must not leave an old term believed in.
             self.term = None;
-            self.term = leader::take_or_renew(&self.app).await?;
-            self.renewed_at = Some(Instant::now());
+            if let Ok(term) = attempt("leader", leader::take_or_renew(&self.app)).await {
+                self.term = term;
+                self.renewed_at = Some(Instant::now());
+            }
         }
-        let Some(term) = self.term else { return Ok(()) };
+        let Some(term) = self.term else { return };
         // Before holds end: what must wait for payments waits at once.
-        guarded("payment_pause", payment_pause::update(&self.app, term)).await;
-        guarded("expire_holds", expire_holds::run(&self.app, term)).await;
-        guarded("send_due", send_due::run(&self.app, term)).await;
-        guarded("make_units", make_units::run(&self.app)).await;
+        step("payment_pause", payment_pause::update(&self.app, term)).await;
+        step("expire_holds", expire_holds::run(&self.app, term)).await;
+        step("send_due", send_due::run(&self.app, term)).await;
+        step("make_units", make_units::run(&self.app)).await;
         if is_due(self.advanced_at, ADVANCE_EVERY) {
-            guarded("advance", advance::run(&self.app, term)).await;
+            step("advance", advance::run(&self.app, term)).await;
             self.advanced_at = Some(Instant::now());
         }
-        if is_due(self.cleaned_at, CLEAN_UP_EVERY) && guarded("clean_up", clean_up::run(&self.app)).await {
+        if is_due(self.cleaned_at, CLEAN_UP_EVERY) && step("clean_up", clean_up::run(&self.app)).await {
             self.cleaned_at = Some(Instant::now());
         }
-        Ok(())
     }
+}
+
+/// Each by itself: one that fails, and is logged, keeps no other from its turn.
+async fn step(name: &'static str, work: impl Future<Output = Result<(), ServiceError>>) -> bool {
+    attempt(name, work).await.is_ok()
 }

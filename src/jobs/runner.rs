@@ -22,14 +22,27 @@ const PATIENCE_AT_STOP: Duration = Duration::from_secs(20);
 /// Before it is asked again whether there is room.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
+/// Longer than a piece of work takes, three tries of a call to the provider included. One that takes longer waits for a database
+/// that will never answer.
+const WORK_LIMIT: Duration = Duration::from_mins(1);
+/// The same of work that is a few statements.
+const STATEMENTS_LIMIT: Duration = Duration::from_secs(10);
+/// Of a batch, whose pieces have their own.
+const BATCH_LIMIT: Duration = Duration::from_mins(10);
+/// Of a job that runs again and again, in periods of it.
+const PERIODS_LIMIT: u32 = 10;
+const SHORTEST_LIMIT: Duration = Duration::from_secs(5);
+
 /// Runs a job now and then every `period`. A failure or a panic is logged and the job runs again.
 pub async fn every<F, Fut>(period: Duration, name: &'static str, app: App, stop: CancellationToken, job: F)
 where
     F: Fn(App) -> Fut + Send,
     Fut: Future<Output = Result<(), ServiceError>> + Send,
 {
+    let limit = SHORTEST_LIMIT.max(period * PERIODS_LIMIT);
     loop {
-        guarded(name, job(app.clone())).await;
+        // What went wrong has been logged.
+        let _ = attempt_within(limit, name, job(app.clone())).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(period) => {}
@@ -47,7 +60,15 @@ pub enum Failure {
 
 /// Runs one piece of work to its end. Nothing that it does can end the runner: a panic is a failure that lasts.
 pub async fn attempt<T>(name: &'static str, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, Failure> {
-    match AssertUnwindSafe(work).catch_unwind().await {
+    attempt_within(WORK_LIMIT, name, work).await
+}
+
+async fn attempt_within<T>(limit: Duration, name: &'static str, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, Failure> {
+    let Ok(done) = tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await else {
+        tracing::error!(job = name, "a job was cut off after {} s and will be tried again", limit.as_secs());
+        return Err(Failure::Passing);
+    };
+    match done {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
             tracing::warn!(job = name, %error, "a job failed and will be tried again");
@@ -60,9 +81,9 @@ pub async fn attempt<T>(name: &'static str, work: impl Future<Output = Result<T,
     }
 }
 
-/// The same; true when it went well.
+/// The same for a few statements; true when it went well.
 pub async fn guarded(name: &'static str, work: impl Future<Output = Result<(), ServiceError>>) -> bool {
-    attempt(name, work).await.is_ok()
+    attempt_within(STATEMENTS_LIMIT, name, work).await.is_ok()
 }
 
 /// Carries out one delivery's work. A failure that lasts is counted by `fail`; any other leaves the message to come again.
@@ -163,7 +184,7 @@ impl QueueRunner {
                 let work = handle(self.app.clone(), deliveries);
                 under_way.spawn(async move {
                     let _place = place;
-                    held.during(guarded(name, work)).await;
+                    held.during(attempt_within(BATCH_LIMIT, name, work)).await;
                 });
             }
             if is_full {
@@ -219,7 +240,7 @@ struct Held {
 impl Held {
     /// Keeps the messages hidden while the work lasts. Work that still runs some time after the order to stop is cut, and what it has not
     /// acknowledged is visible to others at once.
-    async fn during(self, work: impl Future<Output = bool>) {
+    async fn during<T>(self, work: impl Future<Output = T>) {
         let visibility = self.app.config.jobs.visibility;
         let hide_again = async {
             loop {
@@ -262,6 +283,12 @@ mod tests {
         let broken = async { Err::<(), _>(StoreError::Missing("row").into()) };
         assert!(matches!(attempt("test", broken).await, Err(Failure::Lasting(error)) if error == "no row"));
         assert!(guarded("test", async { Ok(()) }).await);
+    }
+
+    #[tokio::test]
+    async fn work_that_never_ends_is_cut_off_and_tried_again() {
+        let never = attempt_within::<()>(Duration::from_millis(1), "test", std::future::pending());
+        assert!(matches!(never.await, Err(Failure::Passing)));
     }
 
     #[tokio::test]

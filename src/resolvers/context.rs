@@ -19,7 +19,9 @@ pub struct Caller {
 pub fn request_data(app: &App, caller: Caller) -> async_graphql::context::Data {
     let mut data = async_graphql::context::Data::default();
     data.insert(caller);
-    data.insert(DataLoader::new(StoreLoader::new(app.clone()), tokio::spawn));
+    // A loader's work is a task of its own, which does not end with the request that is cut off.
+    let deadline = app.config.http.deadline;
+    data.insert(DataLoader::new(StoreLoader::new(app.clone()), move |work| tokio::spawn(tokio::time::timeout(deadline, work))));
     data
 }
 

@@ -25,6 +25,8 @@ pub enum ApiError {
     RateLimited {
         retry_after: Duration,
     },
+    /// The request took longer than the server lets it.
+    Timeout,
     /// Overloaded, or a dependency is away: try again.
     Unavailable(&'static str),
     Internal,
@@ -39,6 +41,7 @@ impl ApiError {
             Self::BadRequest(_) => "BAD_REQUEST",
             Self::TooComplex => "TOO_COMPLEX",
             Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::Timeout => "TIMEOUT",
             Self::Unavailable(_) => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
         }
@@ -52,6 +55,7 @@ impl ApiError {
             Self::BadRequest(message) | Self::Unavailable(message) => message,
             Self::TooComplex => "The operation asks for too much at once.",
             Self::RateLimited { .. } => "Too many tries: wait for retryAfterMs.",
+            Self::Timeout => "It took too long. Repeat a mutation only with the same idempotency key.",
             Self::Internal => "Something went wrong on our side. Repeat a mutation only with the same idempotency key.",
         }
     }

@@ -37,10 +37,12 @@ impl AuditReport {
 
 /// Checks every invariant, one after another; reads only and takes no locks.
 pub async fn run(app: &App) -> Result<AuditReport, ServiceError> {
-    let mut db = app.db.acquire().await?;
     let mut invariants = Vec::with_capacity(INVARIANTS.len());
     for invariant in INVARIANTS {
-        let violations = store::audit::count_violations(&mut db, invariant).await?;
+        let mut tx = app.db.begin().await?;
+        store::audit::take_time(&mut tx).await?;
+        let violations = store::audit::count_violations(&mut tx, invariant).await?;
+        tx.rollback().await?;
         invariants.push(CheckedInvariant { name: invariant.name, description: invariant.description, violations });
     }
     Ok(AuditReport { checked_at: app.clock.now(), invariants })

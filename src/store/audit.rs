@@ -192,6 +192,12 @@ pub async fn be_modest(db: &mut PgConnection, timeout: Duration) -> Result<(), S
     Ok(())
 }
 
+/// For the rest of the transaction a statement may take as long as it takes.
+pub async fn take_time(db: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query!("SELECT set_config('statement_timeout', '0', true) AS a").fetch_one(db).await?;
+    Ok(())
+}
+
 /// The statement was ended by its time-out.
 #[must_use]
 pub fn took_too_long(error: &StoreError) -> bool {

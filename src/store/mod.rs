@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    PgPool,
+    Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -46,6 +46,8 @@ use sqlx::{
 pub const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
 /// Background work can wait longer.
 pub const JOB_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection that comes back to its pool may take to be free.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -61,6 +63,12 @@ impl StoreError {
     #[must_use]
     pub fn violates(&self, constraint: &str) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.constraint() == Some(constraint))
+    }
+
+    /// What a caller makes of a database that has not answered in time: the connection counts as lost.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::Database(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
     }
 
     /// The pool had no connection to give within its patience; nothing was done.
@@ -97,9 +105,16 @@ impl StoreError {
 /// When the URL is not one of `PostgreSQL`.
 pub fn pool(url: &SecretString, connections: u32, patience: Duration, name: &str) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
-    let pool =
-        PgPoolOptions::new().max_connections(connections).acquire_timeout(patience).connect_lazy_with(options.application_name(name));
-    Ok(pool)
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(patience);
+    // Whoever was cut off has left a statement that may wait for long, or a server that will never answer: such a connection is
+    // closed and its place is free. Without this it would be waited for, without end.
+    let pool = pool.after_release(|connection, _| {
+        Box::pin(async move {
+            let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+            tokio::time::timeout(RELEASE_PATIENCE, connection.ping()).await.map_err(late)?.map(|()| true)
+        })
+    });
+    Ok(pool.connect_lazy_with(options.application_name(name)))
 }
 
 /// A statement must have touched exactly one row.

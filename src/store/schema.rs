@@ -16,11 +16,24 @@ pub static MIGRATOR: Migrator = sqlx::migrate!();
 /// Two `migrate run` at the same moment follow one another.
 const LOCK: i64 = 0x0077_6d5f_6d69_6772;
 
-/// Makes the database plan a statement anew for each call. A plan that is kept is the one of the tables as they were: one
-/// made while they were empty reads a million rows for each payment an hour later (docs/adr/0011). A setting of the database is
-/// in no dump of its content, so every run sets it.
-const PLAN_EACH_CALL: &str =
-    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET plan_cache_mode = force_custom_plan', current_database()); END $$";
+/// Settings of the database itself, in force for every new connection. They are in no dump of its content, so every run makes
+/// them.
+///
+/// - A plan that is kept is the one of the tables as they were: one made while they were empty reads a million rows for each
+///   payment an hour later (docs/adr/0011). So each call is planned anew.
+/// - Nothing of ours takes a minute but what says so. The program has deadlines of its own, which a program that has hung does
+///   not keep; its statements end, and its locks with them.
+/// - A connection whose other end has gone without a word, as it does when a machine or a network dies, is noticed within half a
+///   minute, also while a statement runs for it.
+const DATABASE_SETTINGS: [(&str, &str); 7] = [
+    ("plan_cache_mode", "force_custom_plan"),
+    ("statement_timeout", "60s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+    ("client_connection_check_interval", "2s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
@@ -67,6 +80,8 @@ pub async fn run_from(pool: &PgPool, folder: &Path) -> Result<Vec<MigrationState
 
 async fn run_with(pool: &PgPool, migrator: &Migrator) -> Result<Vec<MigrationState>, SchemaError> {
     let mut lock = PgConnection::connect_with(&pool.connect_options()).await?;
+    // An index over many rows takes its time.
+    sqlx::raw_sql("SET statement_timeout = 0").execute(&mut lock).await?;
     sqlx::query!("SELECT pg_advisory_lock($1)", LOCK).execute(&mut lock).await?;
     let before = status_of(&mut lock, migrator).await?;
     pgmq::PGMQueueExt::new_with_pool(pool.clone()).await.install_sql_from_embedded().await?;
@@ -74,7 +89,10 @@ async fn run_with(pool: &PgPool, migrator: &Migrator) -> Result<Vec<MigrationSta
         sqlx::query!("SELECT pgmq.create($1)", queue.as_str()).execute(&mut lock).await?;
     }
     migrator.run_direct(&mut lock).await?;
-    sqlx::raw_sql(PLAN_EACH_CALL).execute(&mut lock).await?;
+    for (name, value) in DATABASE_SETTINGS {
+        let set = format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {name} = %L', current_database(), '{value}'); END $$");
+        sqlx::raw_sql(&set).execute(&mut lock).await?;
+    }
     // The connection ends here, and the lock with it.
     lock.close().await?;
     Ok(before.into_iter().filter(|migration| !migration.applied).collect())

@@ -37,6 +37,7 @@ impl ScratchDatabase {
     /// Connections whose users wait for them as long as it takes: a measurement refuses nobody.
     pub fn pool(&self, connections: u32) -> Result<PgPool, StoreError> {
         let options: PgConnectOptions = self.url.expose_secret().parse()?;
+        let options = options.options([("statement_timeout", "0")]);
         let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
         // Statements that take long are what is wanted here.
         Ok(pool.connect_lazy_with(options.application_name("whitemonday measurement").disable_statement_logging()))

@@ -3,12 +3,13 @@
 use chrono::TimeDelta;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use whitemonday::{
     auth::{Viewer, access_token},
     domain::{customer::Role, ids::SessionId},
 };
 
-use crate::support::{TestApp, client::BUY_NOW, customer_id};
+use crate::support::{Client, PATIENCE, TestApp, client::BUY_NOW, customer_id, until};
 
 const TYPENAME: &str = r#"{"query":"{ __typename }"}"#;
 
@@ -209,6 +210,112 @@ async fn a_document_that_is_known_already_lets_no_other_variables_through() {
     {
         let answer = ann.answer(BUY_NOW, input(more.clone())).await;
         assert_eq!(answer["errors"][0]["extensions"]["code"], "BAD_REQUEST", "{more}: {answer:#}");
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn more_requests_than_the_limit_are_refused_at_once_while_health_and_webhooks_have_lanes_of_their_own() {
+    let test = TestApp::start_with(&[("MAX_IN_FLIGHT", "3")]).await;
+    let client = test.anonymous();
+    // Whoever reads the catalogue waits.
+    let mut held = test.app.for_jobs().db.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE category IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let under_way: Vec<_> = (0..3).map(|_| tokio::spawn(categories(client.clone()))).collect();
+    until(async || (test.waiting_for_locks().await == 3).then_some(())).await;
+
+    let refused = client.post().json(&json!({ "query": "{ __typename }" })).send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(error_of(refused).await, (503, "UNAVAILABLE".into()));
+    assert_eq!(client.get("/healthz/ready").send().await.unwrap().status(), 200);
+    let webhook = client.post_to("/webhooks/stripe").body("{}").send().await.unwrap();
+    assert_eq!(webhook.status(), 400, "it is looked at, and its signature is missing");
+
+    held.rollback().await.unwrap();
+    for answer in under_way {
+        assert!(answer.await.unwrap()["errors"].is_null());
+    }
+    assert!(categories(client).await["errors"].is_null(), "the places are free again");
+    test.finish().await;
+}
+
+async fn categories(client: Client) -> Value {
+    client.answer("{ categories { id } }", json!({})).await
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_cut_off_and_leaves_nothing_behind() {
+    let test = TestApp::start_with(&[("REQUEST_DEADLINE_SECONDS", "1")]).await;
+    let client = test.anonymous();
+    let mut held = test.app.for_jobs().db.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE category IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+
+    // More than there are connections, in turns: each that is cut off gives its own back, though its statement still waits.
+    for _ in 0..4 {
+        for answer in futures_util::future::join_all((0..4).map(|_| categories(client.clone()))).await {
+            assert_eq!(answer["errors"][0]["extensions"]["code"], "TIMEOUT");
+        }
+    }
+
+    held.rollback().await.unwrap();
+    assert!(client.send("{ categories { id } }", json!({})).await["categories"].is_array());
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_whole_request_is_closed() {
+    let test = TestApp::start_with(&[("IDLE_CONNECTION_SECONDS", "1"), ("REQUEST_DEADLINE_SECONDS", "1")]).await;
+    let mut slow_header = tokio::net::TcpStream::connect(test.address).await.unwrap();
+    slow_header.write_all(b"POST /graphql HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut slow_body = tokio::net::TcpStream::connect(test.address).await.unwrap();
+    slow_body
+        .write_all(b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{")
+        .await
+        .unwrap();
+    let answer = async |mut stream: tokio::net::TcpStream| {
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("it is closed").unwrap();
+        answer
+    };
+    let header = answer(slow_header).await;
+    assert!(header.is_empty() || header.starts_with("HTTP/1.1 408"), "{header}");
+    let body = answer(slow_body).await;
+    assert!(body.starts_with("HTTP/1.1 504"), "{body}");
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_call_and_no_others() {
+    let test = TestApp::start_with(&[("ALLOWED_ORIGINS", "https://shop.example.com")]).await;
+    let client = test.anonymous();
+    let preflight = async |origin: &str| {
+        let request = client.options("/graphql").header("origin", origin);
+        let request = request.header("access-control-request-method", "POST").header("access-control-request-headers", "content-type");
+        request.send().await.unwrap().headers().get("access-control-allow-origin").cloned()
+    };
+    assert_eq!(preflight("https://shop.example.com").await.unwrap(), "https://shop.example.com");
+    assert_eq!(preflight("https://evil.example.com").await, None);
+    assert_eq!(preflight("null").await, None);
+    let answer =
+        client.post().header("origin", "https://shop.example.com").json(&json!({ "query": "{ __typename }" })).send().await.unwrap();
+    assert_eq!(answer.headers()["access-control-allow-origin"], "https://shop.example.com");
+    assert!(answer.headers().get("access-control-allow-credentials").is_none());
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_headers_that_browsers_need() {
+    let test = TestApp::start_with(&[("PUBLIC_URL", "https://shop.example.com")]).await;
+    let client = test.anonymous();
+    for path in ["/graphql", "/healthz/live", "/nowhere", "/verify"] {
+        let answer = client.get(path).send().await.unwrap();
+        let header = |name: &str| answer.headers()[name].to_str().unwrap();
+        assert_eq!(header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(header("referrer-policy"), "no-referrer");
+        assert_eq!(header("cache-control"), "no-store");
+        assert_eq!(header("strict-transport-security"), "max-age=31536000");
+        assert_eq!(header("cross-origin-opener-policy"), "same-origin");
+        assert!(header("content-security-policy").starts_with("default-src 'none'"), "{path}");
     }
     test.finish().await;
 }

@@ -1,5 +1,7 @@
 //! The provider is away: orders are accepted still, payments pause, holds wait, and all goes on by itself afterwards (race 18).
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use whitemonday::simulator::{Fault, FaultScript, Operation};
 
@@ -110,5 +112,33 @@ async fn a_refund_that_has_waited_for_a_day_is_counted_again() {
         buyer.until_order_is(order, "IN_REVIEW").await;
     }
     assert_eq!(test.scalar("SELECT count(*) FROM dead_letter").await, 4);
+    test.finish().await;
+}
+
+/// A network that loses connections without a word: nothing tells the program, its own deadlines must.
+#[tokio::test]
+async fn a_database_that_falls_silent_holds_nobody_for_long() {
+    let (test, tunnel) = TestApp::start_through_tunnel().await;
+    let sale = test.open_sale(10, 1).await;
+    let buyers = test.customers(2).await;
+    let first = buyers[0].must_buy(sale, 1, json!({})).await;
+    buyers[0].until_order_is(&first, "PAID").await;
+
+    tunnel.swallow();
+
+    let (key, asked_at) = (json!(new_key()), Instant::now());
+    let answer = buyers[1].answer("{ categories { id } }", json!({})).await;
+    assert!(asked_at.elapsed() < Duration::from_secs(5), "{answer:#}");
+    let code = answer["errors"][0]["extensions"]["code"].as_str();
+    assert!(code.is_none_or(|code| ["UNAVAILABLE", "TIMEOUT"].contains(&code)), "{answer:#}");
+
+    // Requests, the purchase workers and the jobs come back by themselves, each over new connections.
+    let order = until(async || {
+        let order = buyers[1].buy_once(sale, 1, "pm_card_visa", &key).await?;
+        (buyers[1].order(&order).await["status"] == "PAID").then_some(order)
+    });
+    order.await;
+    let kept = "SELECT count(*) FROM orders WHERE status = 'PAID'";
+    until(async || (test.scalar(kept).await == 2).then_some(())).await;
     test.finish().await;
 }

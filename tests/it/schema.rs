@@ -87,3 +87,24 @@ async fn the_phase_is_the_same_in_sql_and_in_rust() {
     test.execute("UPDATE sale_counter SET claimed = 0, sold = 0").await;
     test.finish().await;
 }
+
+#[tokio::test]
+async fn every_new_connection_has_the_time_outs_of_the_database() {
+    let database = TestDatabase::create_empty().await;
+    let pool = PgPool::connect(&database.url).await.unwrap();
+    store::schema::run(&pool).await.unwrap();
+    pool.close().await;
+    let pool = PgPool::connect(&database.url).await.unwrap();
+    for (name, value) in [
+        ("statement_timeout", "1min"),
+        ("idle_in_transaction_session_timeout", "1min"),
+        ("client_connection_check_interval", "2s"),
+        ("tcp_keepalives_idle", "10"),
+        ("plan_cache_mode", "force_custom_plan"),
+    ] {
+        let set: String = sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&pool).await.unwrap();
+        assert_eq!(set, value, "{name}");
+    }
+    pool.close().await;
+    database.drop().await;
+}

@@ -33,6 +33,9 @@ const MAX_WAITING: usize = 2_000;
 /// A purchase that has waited this long is answered `Busy` instead of being placed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A batch that takes longer waits for a database that will never answer.
+const BATCH_LIMIT: Duration = Duration::from_secs(5);
+
 /// What became of a purchase in the queue.
 #[derive(Debug)]
 pub enum Placed {
@@ -164,7 +167,8 @@ impl Worker {
         self.connect().await?;
         let marked: Vec<_> = purchases.iter().map(|&purchase| (purchase, self.mark(purchase.sale))).collect();
         let Some(mut connection) = self.connection.take() else { return Err(StoreError::Missing("connection")) };
-        let outcomes = store::purchase::buy_now(&mut connection, self.slot, &marked).await?;
+        let outcomes = tokio::time::timeout(BATCH_LIMIT, store::purchase::buy_now(&mut connection, self.slot, &marked)).await;
+        let outcomes = outcomes.map_err(|_| StoreError::silent())??;
         // Only a connection that answered is used again.
         self.connection = Some(connection);
         for (purchase, outcome) in purchases.iter().zip(&outcomes) {

@@ -76,6 +76,14 @@ impl Client {
         self.http.get(self.url(path))
     }
 
+    pub fn options(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(reqwest::Method::OPTIONS, self.url(path))
+    }
+
+    pub fn post_to(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.post(self.url(path))
+    }
+
     /// The whole answer, errors and all.
     pub async fn answer(&self, query: &str, variables: Value) -> Value {
         let body = json!({ "query": query, "variables": variables });

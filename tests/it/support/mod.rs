@@ -5,6 +5,7 @@ mod barrier;
 pub mod client;
 mod database;
 mod process;
+mod tunnel;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -33,6 +34,7 @@ pub use barrier::{Barrier, Step};
 pub use client::{Client, Socket, change, refused, status_after};
 pub use database::TestDatabase;
 pub use process::{Process, free_address};
+pub use tunnel::Tunnel;
 
 /// How long a test waits for what must come; it never comes this late unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,6 +91,16 @@ impl TestApp {
     pub async fn start_on_services(services: &EmbeddedServices) -> Self {
         let database = TestDatabase::create_on(services.database_url("postgres")).await;
         Self::start_on(database, &[("REDIS_URL", &services.redis_url())], SimulatorOptions::default()).await
+    }
+
+    /// A server and its jobs that reach the database through a tunnel only.
+    pub async fn start_through_tunnel() -> (Self, Tunnel) {
+        let database = TestDatabase::create().await;
+        let (tunnel, url) = Tunnel::to(&database.url).await;
+        let test =
+            Self::start_on(database, &[("DATABASE_URL", &url), ("REQUEST_DEADLINE_SECONDS", "2")], SimulatorOptions::default()).await;
+        test.start_jobs();
+        (test, tunnel)
     }
 
     pub fn start_jobs(&self) {
@@ -178,6 +190,11 @@ impl TestApp {
     /// Changes the database behind the program's back.
     pub async fn execute(&self, sql: &str) {
         sqlx::raw_sql(sql).execute(&self.patient().db).await.unwrap();
+    }
+
+    /// Statements that wait for a lock of somebody else.
+    pub async fn waiting_for_locks(&self) -> i64 {
+        self.scalar("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").await
     }
 
     pub async fn free_units(&self, sale: FlashSaleId) -> i64 {
@@ -284,7 +301,7 @@ async fn serve(app: &App, stop: &CancellationToken, tasks: &TaskTracker) -> Sock
     jobs::start_purchase_workers(app, tasks, &served);
     let (app, stop) = (app.clone(), stop.clone());
     tasks.spawn(async move {
-        http::serve(listener, app, stop).await.unwrap();
+        http::serve(listener, app, stop).await;
         served.cancel();
     });
     address

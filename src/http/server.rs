@@ -1,0 +1,81 @@
+//! Connections: how many, how long they may be silent, and how they end.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, extract::ConnectInfo};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::router;
+use crate::app::App;
+
+/// Before the listener is asked again after it failed, as it does when the process has no file descriptors left.
+const AFTER_A_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`, then finishes the requests that are under way and tells the sockets. The caller bounds the time.
+pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
+    let config = app.config.http.clone();
+    let places = Arc::new(Semaphore::new(config.max_connections));
+    let (connections, sockets) = (TaskTracker::new(), TaskTracker::new());
+    let router = router(app, stop.clone(), sockets.clone());
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(config.idle_patience);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(AFTER_A_FAILED_ACCEPT).await;
+                continue;
+            }
+        };
+        // One too many is closed by dropping it.
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let connection = serve_connection(http.clone(), stream, peer, router.clone(), stop.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    for tracker in [connections, sockets] {
+        tracker.close();
+        tracker.wait().await;
+    }
+}
+
+async fn serve_connection(http: http1::Builder, stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    // Answers are small and whole: they need not wait for more.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection has gone");
+        return;
+    }
+    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.map(axum::body::Body::new)
+    });
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades());
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
