@@ -64,7 +64,9 @@ pub async fn attempt<T>(name: &'static str, work: impl Future<Output = Result<T,
 }
 
 async fn attempt_within<T>(limit: Duration, name: &'static str, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, Failure> {
-    let Ok(done) = tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await else {
+    // Boxed, for work is nested and its state large.
+    let work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    let Ok(done) = tokio::time::timeout(limit, work).await else {
         tracing::error!(job = name, "a job was cut off after {} s and will be tried again", limit.as_secs());
         return Err(Failure::Passing);
     };
