@@ -4,7 +4,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 # What npm writes last: where it is, the packages are whole.
 WEB_PACKAGES := web/node_modules/.package-lock.json
 
-.PHONY: help demo test planted-bugs check check-queries web sqlx schema bench
+.PHONY: help demo test planted-bugs check check-queries web sqlx manifest schema bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ sqlx: target/debug/whitemonday ## Renew .sqlx, which the checked queries compile
 # Any earlier build will do for that: it only starts the database and applies the migrations' files.
 target/debug/whitemonday:
 	cargo build
+
+manifest: ## Add the operations of frontend-queries/ to its manifest, which only grows
+	node scripts/manifest.mjs
 
 schema: ## Renew schema/schema.graphql
 	cargo build

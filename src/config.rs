@@ -148,6 +148,10 @@ impl<'a> Reader<'a> {
         value
     }
 
+    fn above_zero(&mut self, name: &'static str, default: u32) -> NonZeroU32 {
+        NonZeroU32::new(self.number(name, default, 1..=60_000)).unwrap_or(NonZeroU32::MIN)
+    }
+
     fn switch(&mut self, name: &'static str) -> bool {
         match self.text(name).as_deref() {
             None | Some("off") => false,
@@ -230,6 +234,8 @@ pub struct HttpConfig {
     pub public_url: String,
     /// `GraphiQL` and introspection.
     pub developer_tools: bool,
+    /// Only the documents of `frontend-queries/manifest.json` are run.
+    pub only_trusted_documents: bool,
     /// Whose pages may call the API from a browser; the program's own, those of `public_url`, stand first.
     pub allowed_origins: Vec<String>,
     /// How many proxies stand before the server: so many entries of `X-Forwarded-For`, from the right, are believed.
@@ -272,11 +278,16 @@ pub struct JobsConfig {
     pub deliver_after: Option<Duration>,
 }
 
-/// How often one customer may try to buy in one sale.
+/// How often clients may try (`services/rate_limit.rs`).
 #[derive(Clone, Copy, Debug)]
-pub struct PurchaseConfig {
-    pub per_minute: NonZeroU32,
-    pub burst: NonZeroU32,
+pub struct RateLimitConfig {
+    /// None without a limit, as the next one.
+    pub address_per_minute: Option<NonZeroU32>,
+    pub account_per_minute: Option<NonZeroU32>,
+    pub log_in_per_minute: NonZeroU32,
+    pub mails_per_hour: NonZeroU32,
+    pub buy_now_per_minute: NonZeroU32,
+    pub buy_now_burst: NonZeroU32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,7 +324,7 @@ pub struct Config {
     pub mail: MailConfig,
     pub payment: PaymentConfig,
     pub jobs: JobsConfig,
-    pub purchase: PurchaseConfig,
+    pub rate_limits: RateLimitConfig,
     /// The one currency of the shop.
     pub currency: Currency,
 }
@@ -361,10 +372,7 @@ impl Config {
             },
             payment: PaymentConfig::from_reader(reader),
             jobs: JobsConfig::from_reader(reader),
-            purchase: PurchaseConfig {
-                per_minute: reader.parsed("BUY_NOW_PER_MINUTE", NonZeroU32::MIN.saturating_add(19), "a number above 0"),
-                burst: reader.parsed("BUY_NOW_BURST", NonZeroU32::MIN.saturating_add(9), "a number above 0"),
-            },
+            rate_limits: RateLimitConfig::from_reader(reader),
             currency: reader.parsed("SHOP_CURRENCY", Currency::KRW, "three capital letters of ISO 4217, like KRW"),
         }
     }
@@ -423,12 +431,31 @@ impl KeysConfig {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TrustedDocuments {
+    Off,
+    Only,
+}
+
+impl FromStr for TrustedDocuments {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "off" => Ok(Self::Off),
+            "only" => Ok(Self::Only),
+            _ => Err(()),
+        }
+    }
+}
+
 impl HttpConfig {
     fn from_reader(reader: &mut Reader<'_>) -> Self {
         let public_url = reader.url("PUBLIC_URL", "http://127.0.0.1:8000", &["http", "https"]);
         Self {
             listen: reader.parsed("LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000)), "an address like 127.0.0.1:8000"),
             developer_tools: reader.switch("DEVELOPER_TOOLS"),
+            only_trusted_documents: reader.parsed("TRUSTED_DOCUMENTS", TrustedDocuments::Off, "only or off") == TrustedDocuments::Only,
             allowed_origins: reader.origins("ALLOWED_ORIGINS", &public_url),
             trusted_proxy_hops: reader.number("TRUSTED_PROXY_HOPS", 0, 0..=10) as usize,
             max_connections: reader.number("MAX_CONNECTIONS", 20_000, 10..=1_000_000) as usize,
@@ -436,6 +463,19 @@ impl HttpConfig {
             deadline: Duration::from_secs(reader.number("REQUEST_DEADLINE_SECONDS", 10, 1..=60).into()),
             idle_patience: Duration::from_secs(reader.number("IDLE_CONNECTION_SECONDS", 75, 1..=3600).into()),
             public_url,
+        }
+    }
+}
+
+impl RateLimitConfig {
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        Self {
+            address_per_minute: NonZeroU32::new(reader.number("ADDRESS_PER_MINUTE", 300, 0..=60_000)),
+            account_per_minute: NonZeroU32::new(reader.number("ACCOUNT_PER_MINUTE", 600, 0..=60_000)),
+            log_in_per_minute: reader.above_zero("LOG_IN_PER_MINUTE", 5),
+            mails_per_hour: reader.above_zero("MAILS_PER_HOUR", 3),
+            buy_now_per_minute: reader.above_zero("BUY_NOW_PER_MINUTE", 20),
+            buy_now_burst: reader.above_zero("BUY_NOW_BURST", 10),
         }
     }
 }

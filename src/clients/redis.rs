@@ -8,6 +8,18 @@ use secrecy::{ExposeSecret, SecretString};
 /// Longer than this, and the database is quicker.
 const TIMEOUT: Duration = Duration::from_millis(50);
 const CONNECTIONS: usize = 16;
+/// Of work that no request waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const SPEND: &str = "
+    local now, levels = tonumber(ARGV[1]), {}
+    for i, bucket in ipairs(KEYS) do
+        local full_at = math.max(tonumber(redis.call('GET', bucket) or 0), now) + tonumber(ARGV[i + 1])
+        redis.call('SET', bucket, full_at, 'PX', math.max(full_at - now, 1))
+        levels[i] = full_at
+    end
+    return levels
+";
 
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
@@ -36,6 +48,22 @@ impl Redis {
         let timeouts = Timeouts { wait: Some(TIMEOUT), create: Some(TIMEOUT), recycle: Some(TIMEOUT) };
         config.pool = Some(PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() });
         Ok(Self { pool: config.create_pool(Some(Runtime::Tokio1))? })
+    }
+
+    /// Adds what was spent to the level of each bucket (`domain/rate_limit.rs`), and tells the levels after it. A level is
+    /// forgotten when its bucket is full.
+    ///
+    /// # Errors
+    /// When Redis does not answer; what was added then is not known.
+    pub async fn spend(&self, spent: &[(Vec<u8>, i64)], now: i64) -> Result<Vec<i64>, RedisError> {
+        let script = redis::Script::new(SPEND);
+        let mut invocation = script.prepare_invoke();
+        invocation.arg(now);
+        for (bucket, cost) in spent {
+            invocation.key(bucket).arg(*cost);
+        }
+        let call = async { Ok(invocation.invoke_async(&mut self.pool.get().await?).await?) };
+        tokio::time::timeout(PATIENCE, call).await.map_err(|_| RedisError::Timeout)?
     }
 
     /// Whether Redis answers.

@@ -12,6 +12,7 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod quantity;
+pub mod rate_limit;
 pub mod reconciliation;
 pub mod stock;
 

@@ -14,7 +14,7 @@ use axum::{
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
-use super::{HttpState, RequestId, authentication::authenticate};
+use super::{ClientAddress, HttpState, RequestId, authentication::authenticate};
 use crate::resolvers::{
     ApiSchema,
     context::{Caller, request_data},
@@ -27,6 +27,7 @@ const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
 pub async fn execute(
     State(state): State<HttpState>,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -41,7 +42,7 @@ pub async fn execute(
         }
     };
     let mut request = match serde_json::from_slice::<async_graphql::Request>(&body) {
-        Ok(request) if !request.query.is_empty() => request,
+        Ok(request) if !request.query.is_empty() || request.extensions.contains_key("persistedQuery") => request,
         _ => {
             return refuse(
                 StatusCode::BAD_REQUEST,
@@ -55,7 +56,8 @@ pub async fn execute(
         Err(error) => return refuse(StatusCode::UNAUTHORIZED, error),
     };
     let user_agent = text(&headers, &header::USER_AGENT).map(str::to_owned);
-    request.data = request_data(&state.app, Caller { viewer, user_agent, request_id: Some(request_id.clone()) });
+    let caller = Caller { viewer, user_agent, request_id: Some(request_id.clone()), address: Some(address) };
+    request.data = request_data(&state.app, caller);
 
     let api = Api { schema: state.schema, request_id };
     let response = api.execute(request).await;
@@ -85,9 +87,13 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str
 fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
     let wants_new_type = text(headers, &header::ACCEPT).is_some_and(|accept| accept.contains(GRAPHQL_RESPONSE));
     let could_not_run = !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty());
+    let is_limited = response.errors.iter().any(|error| {
+        let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
+        code.is_some_and(|code| *code == "RATE_LIMITED".into())
+    });
     let mut answer = GraphQLResponse::from(response).into_response();
     if wants_new_type && could_not_run {
-        *answer.status_mut() = StatusCode::BAD_REQUEST;
+        *answer.status_mut() = if is_limited { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::BAD_REQUEST };
     }
     let content_type = if wants_new_type { GRAPHQL_RESPONSE } else { JSON };
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -5,6 +5,7 @@
 //! restarts, 1013 when it cannot serve just now or the reader is too slow.
 
 use std::{
+    net::IpAddr,
     str::FromStr,
     sync::{
         Arc, OnceLock,
@@ -29,7 +30,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt, future};
 
 use super::{
-    HttpState, RequestId,
+    ClientAddress, HttpState, RequestId,
     authentication::{Authenticated, authenticate},
     graphql::Api,
 };
@@ -62,6 +63,7 @@ const LIBRARY_REFUSED: u16 = 1002;
 pub async fn upgrade(
     State(state): State<HttpState>,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
@@ -72,7 +74,7 @@ pub async fn upgrade(
         return (StatusCode::BAD_REQUEST, "Use the WebSocket subprotocol graphql-transport-ws.").into_response();
     }
     let sockets = state.sockets.clone();
-    upgrade.on_upgrade(move |socket| sockets.track_future(serve(state, request_id, socket)))
+    upgrade.on_upgrade(move |socket| sockets.track_future(serve(state, request_id, address, socket)))
 }
 
 /// What is known of a socket's client.
@@ -84,7 +86,7 @@ struct Client {
     is_alive: AtomicBool,
 }
 
-async fn serve(state: HttpState, request_id: String, socket: WebSocket) {
+async fn serve(state: HttpState, request_id: String, address: IpAddr, socket: WebSocket) {
     let Ok(protocol) = WebSocketProtocols::from_str(SUBPROTOCOL) else { return };
     let client = Arc::new(Client::default());
     let (mut sink, incoming) = socket.split();
@@ -99,10 +101,15 @@ async fn serve(state: HttpState, request_id: String, socket: WebSocket) {
 
     let api = Api { schema: state.schema.clone(), request_id: request_id.clone() };
     let (app, introduced) = (state.app.clone(), client.clone());
-    let outgoing = Protocol::new(api, incoming, protocol).on_connection_init(|payload: serde_json::Value| async move {
+    let outgoing = Protocol::new(api, incoming, protocol).on_connection_init(move |payload: serde_json::Value| async move {
         let init = authenticate(&app, authorization(&payload));
         let viewer = introduced.init.get_or_init(|| init).map(|signed_in| signed_in.map(|(viewer, _)| viewer));
-        let caller = Caller { viewer: viewer.map_err(async_graphql::Error::from)?, user_agent: None, request_id: Some(request_id) };
+        let caller = Caller {
+            viewer: viewer.map_err(async_graphql::Error::from)?,
+            user_agent: None,
+            request_id: Some(request_id),
+            address: Some(address),
+        };
         Ok::<Data, async_graphql::Error>(request_data(&app, caller))
     });
     futures_util::pin_mut!(outgoing);

@@ -22,6 +22,7 @@
 //! | orders | 1 s | versions of the orders that somebody listens to |
 //! | bell.rs | when it rings | orders that another process has changed |
 //! | sales | 250 ms | numbers of the sales that are on |
+//! | limits | 1 s | what clients have tried at other servers, in Redis |
 //! | sold-out flags | 1 s | whether sold-out sales still are |
 //!
 //! A server also runs the workers of the purchase batcher (services/purchase/batcher.rs), until its last request is answered.
@@ -91,6 +92,9 @@ pub async fn start_followers(app: &App, tasks: &TaskTracker, stop: &Cancellation
     }));
     tasks.spawn(runner::every(Duration::from_millis(250), "follow_sales", app.for_followers(), stop.clone(), |app| async move {
         services::sale_feed::poll(&app).await
+    }));
+    tasks.spawn(runner::every(Duration::from_secs(1), "share_limits", app.for_followers(), stop.clone(), |app| async move {
+        services::rate_limit::share(&app).await
     }));
     tasks.spawn(runner::every(Duration::from_secs(1), "follow_sold_out", app.for_followers(), stop.clone(), |app| async move {
         services::purchase::sold_out::look_again(&app).await

@@ -1,9 +1,15 @@
 //! What a resolver may ask its context for: the program, the caller, the loaders.
 
+use std::net::IpAddr;
+
 use async_graphql::{Context, Error, Result, dataloader::DataLoader};
 
 use super::{errors::ApiError, loaders::StoreLoader};
-use crate::{app::App, auth::Viewer};
+use crate::{
+    app::App,
+    auth::Viewer,
+    services::rate_limit::{self, Limit, Subject},
+};
 
 /// Who asks, and how; made by http for each request or socket.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +18,23 @@ pub struct Caller {
     pub viewer: Option<Viewer>,
     pub user_agent: Option<String>,
     pub request_id: Option<String>,
+    /// Where the request comes from, as a limit counts it; `None` within the process.
+    pub address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// Counts an operation: of a customer, or of the address that an anonymous one comes from.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn count_operation(&self, app: &App) -> Result<(), ApiError> {
+        let counted = match (self.viewer, self.address) {
+            (Some(viewer), _) => rate_limit::check(app, Limit::Account, viewer.customer),
+            (None, Some(address)) => rate_limit::check(app, Limit::Address, address),
+            (None, None) => Ok(()),
+        };
+        counted.map_err(|retry_after| ApiError::RateLimited { retry_after })
+    }
 }
 
 /// Everything of one request or socket that resolvers look up in the context.
@@ -43,6 +66,16 @@ pub trait ContextExt<'a> {
     fn staff(&self) -> Result<Viewer> {
         let viewer = self.signed_in()?;
         if viewer.role.is_staff() { Ok(viewer) } else { Err(ApiError::Forbidden.into()) }
+    }
+
+    /// Counts a try that has a limit of its own; `RATE_LIMITED` when there were too many.
+    fn limit(&self, limit: Limit, subject: impl Into<Subject>) -> Result<()> {
+        rate_limit::check(self.app(), limit, subject).map_err(|retry_after| ApiError::RateLimited { retry_after }.into())
+    }
+
+    /// The same for an e-mail address as it was typed.
+    fn limit_email(&self, limit: Limit, email: &str) -> Result<()> {
+        Subject::of_email(self.app(), email).map_or(Ok(()), |subject| self.limit(limit, subject))
     }
 
     /// Whether the caller is staff.

@@ -18,6 +18,7 @@ use crate::{
     services::{
         ServiceError,
         account::{self, Request, ResetPassword, SignUp, VerifyEmail},
+        rate_limit::Limit,
     },
     store,
 };
@@ -217,6 +218,7 @@ impl CustomerMutation {
     /// Makes an account and mails a link to confirm the address. The answer is the same when the address has an account
     /// already.
     async fn sign_up(&self, ctx: &Context<'_>, input: SignUpInput) -> Result<SignUpPayload> {
+        ctx.limit_email(Limit::SignUp, &input.email)?;
         let wanted = SignUp {
             email: input.email,
             password: Zeroizing::new(input.password),
@@ -234,6 +236,7 @@ impl CustomerMutation {
         ctx: &Context<'_>,
         input: ResendVerificationEmailInput,
     ) -> Result<ResendVerificationEmailPayload> {
+        ctx.limit_email(Limit::Mail, &input.email)?;
         let (accepted, user_errors) = split(account::resend_verification(ctx.app(), &input.email).await?);
         Ok(ResendVerificationEmailPayload { accepted, user_errors })
     }
@@ -251,6 +254,7 @@ impl CustomerMutation {
 
     /// Mails a link to set a new password.
     async fn request_password_reset(&self, ctx: &Context<'_>, input: RequestPasswordResetInput) -> Result<RequestPasswordResetPayload> {
+        ctx.limit_email(Limit::Mail, &input.email)?;
         let (accepted, user_errors) = split(account::request_password_reset(ctx.app(), &input.email).await?);
         Ok(RequestPasswordResetPayload { accepted, user_errors })
     }

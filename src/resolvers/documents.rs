@@ -18,6 +18,9 @@ use async_graphql::{
 };
 use moka::sync::Cache;
 
+use super::{context::Caller, operation_limits, trusted_documents};
+use crate::app::App;
+
 const MAX_DOCUMENTS: u64 = 1_000;
 /// Longer documents are parsed each time: a thousand of them would be too much memory.
 const MAX_BYTES: usize = 16 * 1024;
@@ -27,7 +30,10 @@ const MAX_SHAPES: usize = 64;
 const MAX_SHAPE_BYTES: usize = 1024;
 
 /// Remembers documents by their text.
-pub struct KnownDocuments(Cache<String, Arc<KnownDocument>>);
+pub struct KnownDocuments {
+    documents: Cache<String, Arc<KnownDocument>>,
+    only_trusted: bool,
+}
 
 struct KnownDocument {
     parsed: ExecutableDocument,
@@ -35,22 +41,30 @@ struct KnownDocument {
     validated: RwLock<HashMap<String, ValidationResult>>,
 }
 
-impl Default for KnownDocuments {
-    fn default() -> Self {
-        Self(Cache::new(MAX_DOCUMENTS))
+impl KnownDocuments {
+    /// With `only_trusted`, no document is run but those of our own clients.
+    pub fn new(only_trusted: bool) -> Self {
+        Self { documents: Cache::new(MAX_DOCUMENTS), only_trusted }
     }
 }
 
 impl ExtensionFactory for KnownDocuments {
     fn create(&self) -> Arc<dyn Extension> {
         // Clones of a cache are the same cache.
-        Arc::new(OneRequest { documents: self.0.clone(), shape: OnceLock::new(), document: OnceLock::new(), cost: OnceLock::new() })
+        Arc::new(OneRequest {
+            documents: self.documents.clone(),
+            only_trusted: self.only_trusted,
+            shape: OnceLock::new(),
+            document: OnceLock::new(),
+            cost: OnceLock::new(),
+        })
     }
 }
 
 /// The library calls its steps in order, once each.
 struct OneRequest {
     documents: Cache<String, Arc<KnownDocument>>,
+    only_trusted: bool,
     shape: OnceLock<String>,
     document: OnceLock<Arc<KnownDocument>>,
     cost: OnceLock<ValidationResult>,
@@ -68,7 +82,8 @@ impl Extension for OneRequest {
     }
 
     async fn prepare_request(&self, ctx: &ExtensionContext<'_>, request: Request, next: NextPrepareRequest<'_>) -> ServerResult<Request> {
-        let request = next.run(ctx, request).await?;
+        let mut request = next.run(ctx, request).await?;
+        trusted_documents::resolve(&mut request, self.only_trusted)?;
         if let Some(shape) = shape(request.operation_name.as_deref(), &request.variables) {
             self.shape.get_or_init(|| shape);
         }
@@ -82,10 +97,14 @@ impl Extension for OneRequest {
         variables: &Variables,
         next: NextParseQuery<'_>,
     ) -> ServerResult<ExecutableDocument> {
+        if let (Some(app), Some(caller)) = (ctx.data_opt::<App>(), ctx.data_opt::<Caller>()) {
+            caller.count_operation(app)?;
+        }
         if let Some(known) = self.documents.get(query) {
             return Ok(self.document.get_or_init(|| known).parsed.clone());
         }
         let parsed = next.run(ctx, query, variables).await?;
+        operation_limits::check_document(&parsed)?;
         if query.len() <= MAX_BYTES {
             let known = Arc::new(KnownDocument { parsed: parsed.clone(), validated: RwLock::default() });
             self.documents.insert(query.to_owned(), known.clone());
@@ -101,6 +120,7 @@ impl Extension for OneRequest {
             Some(result) => result,
             None => next.run(ctx).await?,
         };
+        operation_limits::check_cost(&result, ctx.data_opt::<Caller>()).map_err(|error| vec![error])?;
         if let Some((document, shape)) = known.filter(|_| remembered.is_none()) {
             document.remember(shape, result);
         }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use async_graphql::{Enum, Error, ErrorExtensions, SimpleObject};
+use async_graphql::{Enum, Error, ErrorExtensionValues, ErrorExtensions, ServerError, SimpleObject};
 
 use crate::{
     auth::password::PasswordError,
@@ -61,14 +61,32 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    fn extend(self, extensions: &mut ErrorExtensionValues) {
+        extensions.set("code", self.code());
+        if let Self::RateLimited { retry_after } = self {
+            extensions.set("retryAfterMs", u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// The error of a whole operation, in other words.
+    #[must_use]
+    pub fn with_message(self, message: String) -> ServerError {
+        let mut error = ServerError::new(message, None);
+        self.extend(error.extensions.get_or_insert_default());
+        error
+    }
+}
+
+impl From<ApiError> for ServerError {
+    fn from(error: ApiError) -> Self {
+        error.with_message(error.message().to_owned())
+    }
+}
+
 impl From<ApiError> for Error {
     fn from(error: ApiError) -> Self {
-        Self::new(error.message()).extend_with(|_, extensions| {
-            extensions.set("code", error.code());
-            if let ApiError::RateLimited { retry_after } = error {
-                extensions.set("retryAfterMs", u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
-            }
-        })
+        Self::new(error.message()).extend_with(|_, extensions| error.extend(extensions))
     }
 }
 

@@ -15,11 +15,13 @@ pub mod errors;
 mod flash_sale;
 mod loaders;
 mod node;
+mod operation_limits;
 mod order;
 mod payment;
 mod product;
 mod scalars;
 mod session;
+mod trusted_documents;
 
 use async_graphql::{MergedObject, MergedSubscription, Schema};
 
@@ -28,8 +30,6 @@ use crate::app::App;
 const MAX_DEPTH: usize = 12;
 /// What a standard introspection query needs, and a little more.
 const MAX_DEPTH_WITH_INTROSPECTION: usize = 20;
-/// Fields of an operation, those of a page once per entry that may come: a page of 100 products with 20 fields each.
-const MAX_COMPLEXITY: usize = 2_500;
 
 #[derive(MergedObject, Default)]
 pub struct Query(
@@ -61,11 +61,12 @@ pub type ApiSchema = Schema<Query, Mutation, Subscription>;
 #[must_use]
 pub fn schema(app: App) -> ApiSchema {
     let introspection = app.config.http.developer_tools;
+    let only_trusted = app.config.http.only_trusted_documents;
     let builder = Schema::build(Query::default(), Mutation::default(), Subscription::default())
         .data(app)
         .limit_depth(if introspection { MAX_DEPTH_WITH_INTROSPECTION } else { MAX_DEPTH })
-        .limit_complexity(MAX_COMPLEXITY)
-        .extension(documents::KnownDocuments::default());
+        .limit_complexity(operation_limits::MAX_COMPLEXITY)
+        .extension(documents::KnownDocuments::new(only_trusted));
     if introspection { builder } else { builder.disable_introspection().disable_suggestions() }.finish()
 }
 

@@ -10,7 +10,10 @@ use super::{
     errors::{UserError, UserErrorCode},
     scalars::DateTime,
 };
-use crate::services::session::{self, LogIn, Refresh, Tokens};
+use crate::services::{
+    rate_limit::Limit,
+    session::{self, LogIn, Refresh, Tokens},
+};
 
 /// Send the access token as `Authorization: Bearer …`, over a WebSocket in `connection_init`. Keep the refresh token where
 /// only your app can read it.
@@ -73,6 +76,7 @@ pub struct SessionMutation;
 impl SessionMutation {
     /// Opens a session of at most 30 days.
     async fn log_in(&self, ctx: &Context<'_>, input: LogInInput) -> Result<LogInPayload> {
+        ctx.limit_email(Limit::Password, &input.email)?;
         let password = Zeroizing::new(input.password);
         match session::log_in(ctx.app(), &input.email, &password, ctx.caller().user_agent.as_deref()).await? {
             LogIn::Done { customer, tokens } => Ok(LogInPayload {
@@ -81,6 +85,10 @@ impl SessionMutation {
                 user_errors: Vec::new(),
             }),
             LogIn::BadCredentials => {
+                // An anonymous try has been counted already.
+                if let (Some(_), Some(address)) = (ctx.viewer(), ctx.caller().address) {
+                    ctx.limit(Limit::Address, address)?;
+                }
                 let error = UserError::new(UserErrorCode::BadCredentials, &[], "Wrong e-mail address or wrong password.");
                 Ok(LogInPayload { tokens: None, customer: None, user_errors: vec![error] })
             }

@@ -18,6 +18,7 @@ pub mod order_feed;
 pub mod payment;
 pub mod payment_pause;
 pub mod purchase;
+pub mod rate_limit;
 pub mod reconciliation;
 pub mod refund;
 pub mod retry;

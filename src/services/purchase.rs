@@ -77,7 +77,7 @@ pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<B
     if let Some(refusal) = refusal_from_memory(app, customer, sale) {
         return Ok(refusal);
     }
-    if let Err(retry_after) = app.purchase_limits.check(customer, sale, checked.input.idempotency_key) {
+    if let Err(retry_after) = rate_limit::check(app, customer, sale, checked.input.idempotency_key) {
         return Ok(Bought::RateLimited { retry_after });
     }
     if app.sold_out.looked(sale).await

@@ -73,6 +73,29 @@ async fn operations_that_ask_for_too_much_or_make_no_sense_are_refused() {
     let pages = "{ products(first: 100) { nodes { category { products(first: 100) { nodes { id } } } } } }";
     assert_eq!(client.error_code(pages, json!({})).await, "TOO_COMPLEX", "a page in a page counts once per entry");
     assert_eq!(client.error_code(circular, json!({})).await, "TOO_COMPLEX");
+    let few_times = |count: usize| format!("{{ {} }}", (0..count).map(|n| format!("a{n}: serverTime ")).collect::<Vec<_>>().concat());
+    assert!(client.answer(&few_times(30), json!({})).await["errors"].is_null());
+    assert_eq!(client.error_code(&few_times(31), json!({})).await, "TOO_COMPLEX", "aliases");
+    let by_fragments = format!("{{ {} }} fragment f on Query {{ serverTime }}", "...f ".repeat(31));
+    assert_eq!(client.error_code(&by_fragments, json!({})).await, "TOO_COMPLEX", "root fields");
+    let twice = "mutation { a: logOut { done } ... on Mutation { logOut { done } } }";
+    assert_eq!(client.error_code(twice, json!({})).await, "BAD_REQUEST", "one mutation at a time");
+    // What is too much for a visitor is not for a customer or for staff.
+    let page = |fields: usize| {
+        let fields =
+            ["id", "title", "description", "imageUrl", "images", "archived", "available", "createdAt", "updatedAt"][..fields].join(" ");
+        format!("{{ products(first: 100) {{ nodes {{ {fields} price {{ amount currency }} }} }} }}")
+    };
+    let answer = client.answer(&page(8), json!({})).await;
+    assert_eq!(answer["errors"][0]["extensions"]["code"], "TOO_COMPLEX", "{answer:#}");
+    assert!(answer["errors"][0]["message"].as_str().unwrap().contains("may cost 1000"), "{answer:#}");
+    let ann = test.customer().await;
+    let answer = ann.answer(&page(8), json!({})).await;
+    assert!(answer["errors"].is_null() && answer["extensions"]["analyzer"]["complexity"].as_i64().unwrap() > 1_000, "{answer:#}");
+    let orders = "{ viewer { orders(first: 100) { nodes { id number version status lines { title quantity } total { amount }
+        history { status at } payments { id status amount { amount } } shippingAddress { city line1 } trackingNumber createdAt updatedAt } } } }";
+    assert_eq!(ann.error_code(orders, json!({})).await, "TOO_COMPLEX");
+    assert!(test.staff().await.answer(orders, json!({})).await["errors"].is_null());
     for query in ["{ nonsense }", "{", "query($x: Int!) { serverTime }", "subscription { flashSaleUpdates(flashSaleId: \"x\") { id } }"] {
         assert_eq!(client.error_code(query, json!({})).await, "BAD_REQUEST", "{query}");
     }

@@ -115,7 +115,12 @@ impl TestApp {
 
     /// Another server process on the same database.
     pub async fn second_server(&self) -> (App, SocketAddr) {
-        let app = build_app(&settings_for(&self.database.url, &self.simulator.url, &[]));
+        self.second_server_with(&[]).await
+    }
+
+    /// The same with other settings than the usual ones.
+    pub async fn second_server_with(&self, settings: &[(&str, &str)]) -> (App, SocketAddr) {
+        let app = build_app(&settings_for(&self.database.url, &self.simulator.url, settings));
         let address = serve(&app, &self.stop, &self.tasks).await;
         (app, address)
     }
@@ -277,6 +282,10 @@ fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) ->
         ("PAYMENT_SECRET_KEY", "sk_test_tests"),
         ("PAYMENT_WEBHOOK_SECRET", WEBHOOK_SECRET),
         ("DEVELOPER_TOOLS", "on"),
+        ("ADDRESS_PER_MINUTE", "0"),
+        ("ACCOUNT_PER_MINUTE", "0"),
+        ("LOG_IN_PER_MINUTE", "1000"),
+        ("MAILS_PER_HOUR", "1000"),
         ("JOB_VISIBILITY_SECONDS", "2"),
         ("JOB_STEP_DEADLINE_SECONDS", "1"),
     ];
