@@ -14,7 +14,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::domain::money::Currency;
@@ -22,8 +22,8 @@ use crate::domain::money::Currency;
 /// Where settings come from: the process's environment, or the file that a running demo wrote for operators' commands.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// `None` is the environment.
-    values: Option<BTreeMap<String, String>>,
+    /// `None` is the environment. Any of them may be secret.
+    values: Option<BTreeMap<String, SecretString>>,
     defaults: BTreeMap<&'static str, &'static str>,
 }
 
@@ -39,7 +39,8 @@ impl Settings {
 
     /// Exactly these settings; the environment is not looked at.
     #[must_use]
-    pub const fn fixed(values: BTreeMap<String, String>) -> Self {
+    pub fn fixed(values: BTreeMap<String, String>) -> Self {
+        let values = values.into_iter().map(|(name, value)| (name, value.into())).collect();
         Self { values: Some(values), defaults: BTreeMap::new() }
     }
 
@@ -55,7 +56,7 @@ impl Settings {
     /// # Errors
     /// When no demo has written its settings there.
     pub fn of_data_folder(folder: &Path) -> std::io::Result<Self> {
-        let text = std::fs::read_to_string(folder.join(SETTINGS_FILE))?;
+        let text = Zeroizing::new(std::fs::read_to_string(folder.join(SETTINGS_FILE))?);
         let values = text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned()));
         Ok(Self::fixed(values.collect()))
     }
@@ -64,7 +65,7 @@ impl Settings {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
         let value = match &self.values {
-            Some(values) => values.get(name).cloned(),
+            Some(values) => values.get(name).map(|value| value.expose_secret().to_owned()),
             None => std::env::var(name).ok(),
         };
         value.filter(|value| !value.trim().is_empty()).or_else(|| self.defaults.get(name).map(|&default| default.to_owned()))
@@ -222,7 +223,8 @@ pub struct DatabaseConfig {
 pub struct KeysConfig {
     /// The first one seals, all of them open.
     pub sealing: Vec<NumberedKey>,
-    pub blind_index: NumberedKey,
+    /// One key, or while it is changed two: one with an odd and one with an even number.
+    pub blind_index: Vec<NumberedKey>,
     /// The first one signs access tokens, all of them verify.
     pub tokens: Vec<NumberedKey>,
 }
@@ -420,11 +422,12 @@ impl KeysConfig {
         Self {
             sealing: reader.keys("SEALING_KEYS"),
             blind_index: {
-                let mut keys = reader.keys("BLIND_INDEX_KEY");
-                if keys.len() > 1 {
-                    reader.errors.push("BLIND_INDEX_KEY must be one key".to_owned());
+                let keys = reader.keys("BLIND_INDEX_KEY");
+                let even = keys.iter().filter(|key| key.id.is_multiple_of(2)).count();
+                if even > 1 || keys.len() - even > 1 {
+                    reader.errors.push("BLIND_INDEX_KEY must be one key, or two: one with an odd and one with an even number".to_owned());
                 }
-                keys.pop().unwrap_or_else(|| NumberedKey { id: 0, key: Zeroizing::new([0; 32]) })
+                keys
             },
             tokens: reader.keys("TOKEN_KEYS"),
         }

@@ -1,10 +1,10 @@
 //! Personal data at rest: AES-256-GCM values that open only in the column and row they were sealed for, and blind
 //! indexes to find an e-mail address without storing it.
 //!
-//! Owns: the format and the keys' derivation. Does not own: the keys (config), the columns (store).
+//! Owns: the format, the list of sealed columns, the keys' derivation. Does not own: the keys (config), statements (store).
 //! Called by services and resolvers; a value's plain text never reaches the store.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use aes_gcm::{
     Aes256Gcm, Nonce,
@@ -16,7 +16,10 @@ use sha2::Sha256;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::{config::KeysConfig, domain::customer::EmailAddress};
+use crate::{
+    config::{KeysConfig, NumberedKey},
+    domain::customer::{EmailAddress, EmailIndex},
+};
 
 /// The format: version, key id, 96-bit random nonce, cipher text with its 128-bit tag.
 const VERSION: u8 = 1;
@@ -35,21 +38,41 @@ pub enum SealedColumn {
 }
 
 impl SealedColumn {
-    const fn name(self) -> &'static str {
+    /// What `keys rotate` goes through; a test compares it with the database.
+    pub const ALL: [Self; 6] =
+        [Self::CustomerEmail, Self::CustomerName, Self::CustomerPhone, Self::AddressContent, Self::OrderDeliveryNote, Self::MailContent];
+
+    #[must_use]
+    pub const fn table(self) -> &'static str {
         match self {
-            Self::CustomerEmail => "customer.email_sealed",
-            Self::CustomerName => "customer.name_sealed",
-            Self::CustomerPhone => "customer.phone_sealed",
-            Self::AddressContent => "address.content_sealed",
-            Self::OrderDeliveryNote => "orders.delivery_note_sealed",
-            Self::MailContent => "mail.content_sealed",
+            Self::CustomerEmail | Self::CustomerName | Self::CustomerPhone => "customer",
+            Self::AddressContent => "address",
+            Self::OrderDeliveryNote => "orders",
+            Self::MailContent => "mail",
         }
+    }
+
+    #[must_use]
+    pub const fn column(self) -> &'static str {
+        match self {
+            Self::CustomerEmail => "email_sealed",
+            Self::CustomerName => "name_sealed",
+            Self::CustomerPhone => "phone_sealed",
+            Self::AddressContent | Self::MailContent => "content_sealed",
+            Self::OrderDeliveryNote => "delivery_note_sealed",
+        }
+    }
+}
+
+impl fmt::Display for SealedColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.table(), self.column())
     }
 }
 
 /// The value was sealed for another place, with a key that is not configured, or has been changed.
 #[derive(Debug, thiserror::Error)]
-#[error("a sealed value of {} does not open", column.name())]
+#[error("a sealed value of {column} does not open")]
 pub struct SealingError {
     column: SealedColumn,
 }
@@ -58,7 +81,8 @@ pub struct SealingError {
 pub struct Sealing {
     active: u8,
     ciphers: HashMap<u8, Aes256Gcm>,
-    blind_index: Zeroizing<[u8; 32]>,
+    /// By the number of the key, which decides the column.
+    blind_index: Vec<(u8, Zeroizing<[u8; 32]>)>,
     fingerprint: Zeroizing<[u8; 32]>,
 }
 
@@ -66,11 +90,14 @@ impl Sealing {
     #[must_use]
     pub fn new(keys: &KeysConfig) -> Self {
         let cipher = |key: &[u8; 32]| Aes256Gcm::new((&*derive(key, b"whitemonday sealing v1")).into());
+        let blind_index = |key: &NumberedKey| (key.id, derive(&key.key, b"whitemonday blind index v1"));
+        // The same while a second key comes and the first one goes: a request that is repeated meanwhile is known again.
+        let oldest = keys.blind_index.iter().min_by_key(|key| key.id);
         Self {
             active: keys.sealing.first().map_or(0, |key| key.id),
             ciphers: keys.sealing.iter().map(|numbered| (numbered.id, cipher(&numbered.key))).collect(),
-            blind_index: derive(&keys.blind_index.key, b"whitemonday blind index v1"),
-            fingerprint: derive(&keys.blind_index.key, b"whitemonday request fingerprint v1"),
+            blind_index: keys.blind_index.iter().map(blind_index).collect(),
+            fingerprint: oldest.map_or_else(Zeroizing::default, |key| derive(&key.key, b"whitemonday request fingerprint v1")),
         }
     }
 
@@ -95,23 +122,36 @@ impl Sealing {
     ///
     /// # Errors
     /// When it was sealed for another place, with an unknown key, or is damaged.
-    pub fn open(&self, column: SealedColumn, row: Uuid, sealed: &[u8]) -> Result<String, SealingError> {
+    pub fn open(&self, column: SealedColumn, row: Uuid, sealed: &[u8]) -> Result<Zeroizing<String>, SealingError> {
         self.try_open(column, row, sealed).ok_or(SealingError { column })
     }
 
-    fn try_open(&self, column: SealedColumn, row: Uuid, sealed: &[u8]) -> Option<String> {
+    /// The value under the active key; `None` when that has sealed it already.
+    ///
+    /// # Errors
+    /// When it does not open, whichever key has sealed it.
+    pub fn reseal(&self, column: SealedColumn, row: Uuid, sealed: &[u8]) -> Result<Option<Vec<u8>>, SealingError> {
+        let plain = self.open(column, row, sealed)?;
+        if sealed.get(1) == Some(&self.active) { Ok(None) } else { self.seal(column, row, &plain).map(Some) }
+    }
+
+    fn try_open(&self, column: SealedColumn, row: Uuid, sealed: &[u8]) -> Option<Zeroizing<String>> {
         let (header, cipher_text) = sealed.split_at_checked(HEADER_BYTES)?;
         let [VERSION, key_id, nonce @ ..] = header else { return None };
         let nonce = <[u8; NONCE_BYTES]>::try_from(nonce).ok()?;
         let payload = Payload { msg: cipher_text, aad: &associated_data(column, row) };
         let plain = self.ciphers.get(key_id)?.decrypt(&Nonce::from(nonce), payload).ok()?;
-        String::from_utf8(plain).ok()
+        String::from_utf8(plain).ok().map(Zeroizing::new)
     }
 
     /// Equal for equal addresses, and useless without the key (HMAC-SHA-256 of the normal form).
     #[must_use]
-    pub fn email_index(&self, email: &EmailAddress) -> Vec<u8> {
-        hmac_sha256(&self.blind_index, &[email.as_str().as_bytes()]).to_vec()
+    pub fn email_index(&self, email: &EmailAddress) -> EmailIndex {
+        let mut index = EmailIndex::default();
+        for (id, key) in &self.blind_index {
+            *index.column_mut(*id) = Some(hmac_sha256(key, &[email.as_str().as_bytes()]).to_vec());
+        }
+        index
     }
 
     /// Tells whether two requests under one idempotency key ask for the same, without storing what was asked for.
@@ -122,7 +162,7 @@ impl Sealing {
 }
 
 fn associated_data(column: SealedColumn, row: Uuid) -> Vec<u8> {
-    [column.name().as_bytes(), &[0], row.as_bytes()].concat()
+    [column.to_string().as_bytes(), &[0], row.as_bytes()].concat()
 }
 
 /// A key for one purpose, by HKDF-SHA-256 (RFC 5869), so that one secret in the environment never serves two.
@@ -138,9 +178,9 @@ pub fn derive(secret: &[u8; 32], purpose: &[u8]) -> Zeroizing<[u8; 32]> {
 #[must_use]
 pub fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     // HMAC fills a short key up to its block with zeros (RFC 2104, 2).
-    let mut block = [0; 64];
+    let mut block = Zeroizing::new([0; 64]);
     block[..key.len()].copy_from_slice(key);
-    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new(&block.into());
+    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new((&*block).into());
     for part in parts {
         mac.update(part);
     }
@@ -158,7 +198,12 @@ mod tests {
 
     fn sealing(ids: &[u8]) -> Sealing {
         let sealing = ids.iter().copied().map(key).collect();
-        Sealing::new(&KeysConfig { sealing, blind_index: key(9), tokens: Vec::new() })
+        Sealing::new(&KeysConfig { sealing, blind_index: vec![key(9)], tokens: Vec::new() })
+    }
+
+    fn indexing(ids: &[u8]) -> Sealing {
+        let blind_index = ids.iter().copied().map(key).collect();
+        Sealing::new(&KeysConfig { sealing: vec![key(1)], blind_index, tokens: Vec::new() })
     }
 
     #[test]
@@ -166,7 +211,7 @@ mod tests {
         let sealing = sealing(&[1]);
         let row = Uuid::now_v7();
         let sealed = sealing.seal(SealedColumn::CustomerName, row, "김하늘").unwrap();
-        assert_eq!(sealing.open(SealedColumn::CustomerName, row, &sealed).unwrap(), "김하늘");
+        assert_eq!(sealing.open(SealedColumn::CustomerName, row, &sealed).unwrap().as_str(), "김하늘");
         assert!(sealing.open(SealedColumn::CustomerEmail, row, &sealed).is_err());
         assert!(sealing.open(SealedColumn::CustomerName, Uuid::now_v7(), &sealed).is_err());
         for position in 0..sealed.len() {
@@ -182,10 +227,10 @@ mod tests {
         let row = Uuid::now_v7();
         let old = sealing(&[1]).seal(SealedColumn::CustomerName, row, "Ann").unwrap();
         let both = sealing(&[2, 1]);
-        assert_eq!(both.open(SealedColumn::CustomerName, row, &old).unwrap(), "Ann");
+        assert_eq!(both.open(SealedColumn::CustomerName, row, &old).unwrap().as_str(), "Ann");
         let new = both.seal(SealedColumn::CustomerName, row, "Ann").unwrap();
         assert!(sealing(&[1]).open(SealedColumn::CustomerName, row, &new).is_err());
-        assert_eq!(sealing(&[2]).open(SealedColumn::CustomerName, row, &new).unwrap(), "Ann");
+        assert_eq!(sealing(&[2]).open(SealedColumn::CustomerName, row, &new).unwrap().as_str(), "Ann");
     }
 
     #[test]
@@ -194,5 +239,52 @@ mod tests {
         let index = |text| sealing.email_index(&EmailAddress::parse(text).unwrap());
         assert_eq!(index("Ann@Example.com"), index("ann@example.com"));
         assert_ne!(index("ann@example.com"), index("bob@example.com"));
+    }
+
+    #[test]
+    fn a_value_is_sealed_anew_once() {
+        let row = Uuid::now_v7();
+        let old = sealing(&[1]).seal(SealedColumn::CustomerName, row, "Ann").unwrap();
+        let both = sealing(&[2, 1]);
+        let new = both.reseal(SealedColumn::CustomerName, row, &old).unwrap().unwrap();
+        assert_eq!(sealing(&[2]).open(SealedColumn::CustomerName, row, &new).unwrap().as_str(), "Ann");
+        assert_eq!(both.reseal(SealedColumn::CustomerName, row, &new).unwrap(), None);
+        assert!(sealing(&[2]).reseal(SealedColumn::CustomerName, row, &old).is_err());
+        let damaged = [&new[..new.len() - 1], &[!new[new.len() - 1]]].concat();
+        assert!(both.reseal(SealedColumn::CustomerName, row, &damaged).is_err(), "the active key is no reason not to look");
+    }
+
+    /// 96 random bits: with one key a billion times as many values would make an equal pair likely.
+    #[test]
+    fn a_million_nonces_are_all_different() {
+        let (sealing, row) = (sealing(&[1]), Uuid::now_v7());
+        let nonce = |_| {
+            let sealed = sealing.seal(SealedColumn::CustomerName, row, "").unwrap();
+            <[u8; NONCE_BYTES]>::try_from(&sealed[2..HEADER_BYTES]).unwrap()
+        };
+        let mut nonces: Vec<_> = (0..1_000_000).map(nonce).collect();
+        nonces.sort_unstable();
+        nonces.dedup();
+        assert_eq!(nonces.len(), 1_000_000);
+    }
+
+    #[test]
+    fn a_keys_number_decides_its_column() {
+        let email = EmailAddress::parse("ann@example.com").unwrap();
+        let index = |ids: &[u8]| indexing(ids).email_index(&email);
+        let (one, two, both) = (index(&[1]), index(&[2]), index(&[1, 2]));
+        assert!(one.even.is_none() && two.odd.is_none());
+        assert_eq!((&both.odd, &both.even), (&one.odd, &two.even));
+        assert_eq!(both, index(&[2, 1]));
+        assert_ne!(one.odd, index(&[3]).odd);
+    }
+
+    #[test]
+    fn a_requests_fingerprint_changes_only_with_the_last_step_of_a_rotation() {
+        let fingerprint = |ids: &[u8]| indexing(ids).request_fingerprint(b"the same request");
+        for ids in [&[1, 2], &[2, 1]] {
+            assert_eq!(fingerprint(ids), fingerprint(&[1]), "{ids:?}");
+        }
+        assert_ne!(fingerprint(&[2]), fingerprint(&[1]));
     }
 }

@@ -107,7 +107,7 @@ fn settings(
     let earlier = if args.fresh { None } else { Settings::of_data_folder(&args.data_dir).ok() };
     let kept = |name: &str, fresh: String| earlier.as_ref().and_then(|settings| settings.get(name)).unwrap_or(fresh);
     let mut settings: BTreeMap<String, String> =
-        keys::fresh().into_iter().map(|(name, fresh)| (name.to_owned(), kept(name, fresh))).collect();
+        keys::fresh(1).into_iter().map(|(name, fresh)| (name.to_owned(), kept(name, fresh))).collect();
     settings.insert(PASSWORD.to_owned(), kept(PASSWORD, format!("white-monday-{}", rand::random_range(100_000..1_000_000))));
     settings.extend(
         [

@@ -58,7 +58,7 @@ enum Command {
     Token(staff::TokenArgs),
     /// Give an account a role
     GrantRole(staff::GrantRoleArgs),
-    /// Make the secrets that a production configuration needs
+    /// Make the secrets that a production configuration needs, and change them
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Look at messages that no worker could use, send them again, or discard them
@@ -123,7 +123,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Seed(args) => seed::run(args).await?,
         Command::Token(args) => staff::token(args).await?,
         Command::GrantRole(args) => staff::grant_role(args).await?,
-        Command::Keys(keys::KeysCommand::Generate) => keys::generate(),
+        Command::Keys(command) => return keys::run(command).await,
         Command::DeadLetters(command) => dead_letters::run(command).await?,
         Command::Reconcile(args) => return reconcile::run(args).await,
         Command::Audit(args) => return audit::run(args).await,

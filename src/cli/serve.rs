@@ -14,7 +14,7 @@ use crate::{
     app::App,
     clock::Clock,
     config::{Config, MailTransport, Settings},
-    http, jobs, store,
+    http, jobs, services, store,
 };
 
 /// What is under way when the signal comes gets this long.
@@ -30,6 +30,7 @@ pub struct ServeArgs {
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let app = start_app()?;
     store::schema::check(&app.db).await?;
+    services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
     jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_followers(&app, &running.tasks, &running.stop).await?;
@@ -47,6 +48,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 pub async fn work() -> anyhow::Result<()> {
     let app = start_app()?;
     store::schema::check(&app.db).await?;
+    services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
     jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_workers(&app, &running.tasks, &running.stop);

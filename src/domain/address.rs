@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::customer::single_line;
+use super::{customer::single_line, opaque_debug};
 
 /// What a parcel needs. Stored only sealed, as a whole.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -18,11 +18,7 @@ pub struct PostalAddress {
     pub phone: Option<String>,
 }
 
-impl std::fmt::Debug for PostalAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PostalAddress(…)")
-    }
-}
+opaque_debug!(PostalAddress);
 
 /// The first field that breaks a rule, and the rule.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Rules about customers that need no database: who may do what, which e-mail addresses and passwords are acceptable.
 
 use unicode_normalization::UnicodeNormalization;
+use zeroize::Zeroizing;
 
-use super::named_enum;
+use super::{named_enum, opaque_debug};
 
 named_enum! {
     /// What an account may do; each role may do what the ones before it may.
@@ -24,7 +25,7 @@ named_enum! {
 
 /// An e-mail address in its normal form: NFC, trimmed, lower case. Two spellings of one mailbox compare equal.
 #[derive(Clone, PartialEq, Eq)]
-pub struct EmailAddress(String);
+pub struct EmailAddress(Zeroizing<String>);
 
 impl EmailAddress {
     /// `None` unless the text looks like a mailbox that mail can be sent to: one `@`, a local part of 1 to 64 bytes, a
@@ -49,7 +50,7 @@ impl EmailAddress {
             && !local.contains("..")
             && host.contains('.')
             && host.split('.').all(label);
-        acceptable.then_some(Self(normal))
+        acceptable.then(|| Self(Zeroizing::new(normal)))
     }
 
     #[must_use]
@@ -58,9 +59,25 @@ impl EmailAddress {
     }
 }
 
-impl std::fmt::Debug for EmailAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EmailAddress(…)")
+opaque_debug!(EmailAddress);
+
+/// What an address is found by, without being stored: its blind indexes, each in the column that belongs to its key. While keys rotate there
+/// are two, and any of them finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EmailIndex {
+    pub odd: Option<Vec<u8>>,
+    pub even: Option<Vec<u8>>,
+}
+
+impl EmailIndex {
+    /// The column of a key: odd numbers and even ones take turns.
+    #[must_use]
+    pub const fn column(&self, key: u8) -> &Option<Vec<u8>> {
+        if key.is_multiple_of(2) { &self.even } else { &self.odd }
+    }
+
+    pub const fn column_mut(&mut self, key: u8) -> &mut Option<Vec<u8>> {
+        if key.is_multiple_of(2) { &mut self.even } else { &mut self.odd }
     }
 }
 

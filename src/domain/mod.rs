@@ -59,3 +59,15 @@ macro_rules! named_enum {
     };
 }
 pub(crate) use named_enum;
+
+/// `Debug` of what holds something personal or secret: the type's name alone. Who derives it too is refused by the compiler.
+macro_rules! opaque_debug {
+    ($($name:ident),+) => {
+        $(impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        })+
+    };
+}
+pub(crate) use opaque_debug;

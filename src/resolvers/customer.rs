@@ -83,7 +83,8 @@ impl Customer {
 
 impl Customer {
     fn open(&self, ctx: &Context<'_>, column: SealedColumn, sealed: &[u8]) -> Result<String> {
-        Ok(ctx.app().sealing.open(column, self.0.id.0, sealed).map_err(ServiceError::from)?)
+        let opened = ctx.app().sealing.open(column, self.0.id.0, sealed).map_err(ServiceError::from)?;
+        Ok(opened.to_string())
     }
 }
 

@@ -98,7 +98,8 @@ impl Order {
 
     async fn delivery_note(&self, ctx: &Context<'_>) -> Result<Option<String>> {
         let open = |sealed: &Vec<u8>| ctx.app().sealing.open(SealedColumn::OrderDeliveryNote, self.0.id.0, sealed);
-        Ok(self.0.delivery_note_sealed.as_ref().map(open).transpose().map_err(ServiceError::from)?)
+        let opened = self.0.delivery_note_sealed.as_ref().map(open).transpose().map_err(ServiceError::from)?;
+        Ok(opened.map(|note| note.to_string()))
     }
 
     /// One entry per try with a payment method, oldest first.

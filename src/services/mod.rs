@@ -11,6 +11,7 @@ pub mod clock;
 pub mod dead_letter;
 pub mod flash_sale;
 pub mod idempotency;
+pub mod key_rotation;
 pub mod leader;
 pub mod mail;
 pub mod order;

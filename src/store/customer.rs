@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{StoreError, expect_one};
 use crate::domain::{
-    customer::{Locale, Role},
+    customer::{EmailIndex, Locale, Role},
     ids::{CustomerId, OneTimeTokenId},
 };
 
@@ -25,7 +25,7 @@ pub struct Customer {
 pub struct NewCustomer {
     pub id: CustomerId,
     pub email_sealed: Vec<u8>,
-    pub email_index: Vec<u8>,
+    pub email_index: EmailIndex,
     pub name_sealed: Vec<u8>,
     pub phone_sealed: Option<Vec<u8>>,
     pub password_hash: String,
@@ -49,14 +49,15 @@ pub async fn get(db: &mut PgConnection, id: CustomerId) -> Result<Customer, Stor
     list_by_ids(db, &[id]).await?.pop().ok_or(StoreError::Missing("customer"))
 }
 
-pub async fn find_by_email_index(db: &mut PgConnection, email_index: &[u8]) -> Result<Option<Customer>, StoreError> {
+pub async fn find_by_email_index(db: &mut PgConnection, index: &EmailIndex) -> Result<Option<Customer>, StoreError> {
     let row = sqlx::query_as!(
         Customer,
         r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
                   role AS "role: Role", locale AS "locale: Locale", created_at
              FROM customer
-            WHERE email_index = $1"#,
-        email_index,
+            WHERE email_index = $1 OR email_index_even = $2"#,
+        index.odd.as_deref(),
+        index.even.as_deref(),
     );
     Ok(row.fetch_optional(db).await?)
 }
@@ -76,15 +77,16 @@ pub async fn lock(db: &mut PgConnection, id: CustomerId) -> Result<Option<Custom
 }
 
 /// The customer with this address, locked until the transaction ends.
-pub async fn lock_by_email_index(db: &mut PgConnection, email_index: &[u8]) -> Result<Option<Customer>, StoreError> {
+pub async fn lock_by_email_index(db: &mut PgConnection, index: &EmailIndex) -> Result<Option<Customer>, StoreError> {
     let row = sqlx::query_as!(
         Customer,
         r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
                   role AS "role: Role", locale AS "locale: Locale", created_at
              FROM customer
-            WHERE email_index = $1
+            WHERE email_index = $1 OR email_index_even = $2
               FOR UPDATE"#,
-        email_index,
+        index.odd.as_deref(),
+        index.even.as_deref(),
     );
     Ok(row.fetch_optional(db).await?)
 }
@@ -93,12 +95,14 @@ pub async fn lock_by_email_index(db: &mut PgConnection, email_index: &[u8]) -> R
 /// just taking it.
 pub async fn insert(db: &mut PgConnection, customer: &NewCustomer, at: DateTime<Utc>) -> Result<bool, StoreError> {
     let inserted = sqlx::query!(
-        "INSERT INTO customer (id, email_sealed, email_index, name_sealed, phone_sealed, password_hash, role, locale, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
-             ON CONFLICT (email_index) DO NOTHING",
+        "INSERT INTO customer (id, email_sealed, email_index, email_index_even, name_sealed, phone_sealed, password_hash, role, locale,
+                               created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
+             ON CONFLICT DO NOTHING",
         customer.id as _,
         customer.email_sealed,
-        customer.email_index,
+        customer.email_index.odd.as_deref(),
+        customer.email_index.even.as_deref(),
         customer.name_sealed,
         customer.phone_sealed,
         customer.password_hash,

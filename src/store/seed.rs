@@ -69,13 +69,15 @@ pub async fn insert_customers(
 ) -> Result<(), StoreError> {
     let ids: Vec<_> = customers.iter().map(|sample| sample.customer.id.0).collect();
     sqlx::query!(
-        "INSERT INTO customer (id, email_sealed, email_index, email_verified_at, name_sealed, password_hash, role, locale, created_at, updated_at)
-         SELECT c.id, c.email_sealed, c.email_index, $8, c.name_sealed, c.password_hash, $6, c.locale, $8, $8
-           FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[], $5::text[], $7::text[])
-                AS c (id, email_sealed, email_index, name_sealed, password_hash, locale)",
+        "INSERT INTO customer (id, email_sealed, email_index, email_index_even, email_verified_at, name_sealed, password_hash, role, locale,
+                               created_at, updated_at)
+         SELECT c.id, c.email_sealed, c.email_index, c.email_index_even, $9, c.name_sealed, c.password_hash, $7, c.locale, $9, $9
+           FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[], $8::text[])
+                AS c (id, email_sealed, email_index, email_index_even, name_sealed, password_hash, locale)",
         &ids,
         &customers.iter().map(|sample| sample.customer.email_sealed.clone()).collect::<Vec<_>>(),
-        &customers.iter().map(|sample| sample.customer.email_index.clone()).collect::<Vec<_>>(),
+        &customers.iter().map(|sample| sample.customer.email_index.odd.clone()).collect::<Vec<_>>() as _,
+        &customers.iter().map(|sample| sample.customer.email_index.even.clone()).collect::<Vec<_>>() as _,
         &customers.iter().map(|sample| sample.customer.name_sealed.clone()).collect::<Vec<_>>(),
         &customers.iter().map(|sample| sample.customer.password_hash.clone()).collect::<Vec<_>>(),
         Role::Customer as _,

@@ -74,7 +74,7 @@ impl Field {
         let data_dir = folder.path().join("services");
         let options = EmbeddedOptions { data_dir, fresh: true, durable: true, max_connections: MAX_CONNECTIONS };
         let services = EmbeddedServices::start(&options).await?;
-        let mut settings: BTreeMap<String, String> = keys::fresh().into_iter().map(|(name, key)| (name.to_owned(), key)).collect();
+        let mut settings: BTreeMap<String, String> = keys::fresh(1).into_iter().map(|(name, key)| (name.to_owned(), key)).collect();
         settings.insert("DATABASE_URL".to_owned(), services.database_url(embedded::DATABASE));
         settings.insert("REDIS_URL".to_owned(), services.redis_url());
         settings.insert("PAYMENT_SECRET_KEY".to_owned(), "sk_test_stampede".to_owned());
