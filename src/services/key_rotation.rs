@@ -106,34 +106,37 @@ pub async fn run(app: &App, progress: impl Fn(u64, u64)) -> Result<Rotation, Key
     if !keys.is_empty() && !is_indexed_by_any(app, &keys).await? {
         return Err(KeyRotationError::AnotherIndexKey);
     }
-    let total = count(app).await?;
+    let (values, index) = count(app).await?;
+    let total = values.iter().flatten().map(|count| count.count).sum::<i64>() + index.customers;
     let mut done = 0;
     let mut advance = |values: usize| {
         done += values as u64;
-        progress(done, total.max(done));
+        progress(done, done.max(total.unsigned_abs()));
     };
     let mut columns = Vec::new();
     for column in SealedColumn::ALL {
         columns.push(reseal(app, column, &mut advance).await?);
     }
     let reindexed = reindex(app, &mut advance).await?;
-    let mut db = app.db.acquire().await.map_err(ServiceError::from)?;
-    for rotated in &mut columns {
-        rotated.keys = store::key_rotation::count_values(&mut db, rotated.column).await?;
+    let (values, counts) = count(app).await?;
+    for (rotated, keys) in columns.iter_mut().zip(values) {
+        rotated.keys = keys;
     }
-    let counts = store::key_rotation::count_indexes(&mut db).await?;
     let active = app.config.keys.sealing.first().map_or(0, |key| key.id);
     Ok(Rotation { active, columns, index: RotatedIndex { reindexed, keys, counts } })
 }
 
-/// How many values and indexes there are to look at.
-async fn count(app: &App) -> Result<u64, ServiceError> {
-    let mut db = app.db.acquire().await?;
-    let mut total = store::key_rotation::count_indexes(&mut db).await?.customers;
-    for column in SealedColumn::ALL {
-        total += store::key_rotation::count_values(&mut db, column).await?.iter().map(|count| count.count).sum::<i64>();
+/// The values of each column by key, and the indexes.
+async fn count(app: &App) -> Result<([Vec<KeyCount>; SealedColumn::ALL.len()], IndexCounts), ServiceError> {
+    let mut tx = app.db.begin().await?;
+    store::audit::take_time(&mut tx).await?;
+    let mut values = [const { Vec::new() }; SealedColumn::ALL.len()];
+    for (values, column) in values.iter_mut().zip(SealedColumn::ALL) {
+        *values = store::key_rotation::count_values(&mut tx, column).await?;
     }
-    Ok(total.unsigned_abs())
+    let indexes = store::key_rotation::count_indexes(&mut tx).await?;
+    tx.rollback().await?;
+    Ok((values, indexes))
 }
 
 async fn reseal(app: &App, column: SealedColumn, advance: &mut impl FnMut(usize)) -> Result<RotatedColumn, ServiceError> {

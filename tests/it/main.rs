@@ -13,6 +13,7 @@ mod dependency_faults;
 mod edge;
 mod expiry;
 mod frontend_queries;
+mod key_rotation;
 mod late_money;
 mod layers;
 mod orders;

@@ -135,10 +135,20 @@ impl TestApp {
         Process::worker(self)
     }
 
+    /// The program on the same database with other settings, without a server.
+    pub fn app_with(&self, settings: &[(&str, &str)]) -> App {
+        build_app(&settings_for(&self.database.url, &self.simulator.url, settings))
+    }
+
     /// Runs a command of the program, on this one's settings, to its end.
     pub async fn command(&self, arguments: &[&str]) -> std::process::Output {
+        self.command_with(arguments, &[]).await
+    }
+
+    /// The same with other settings.
+    pub async fn command_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> std::process::Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_whitemonday"));
-        command.args(arguments).env_clear().envs(self.settings()).kill_on_drop(true);
+        command.args(arguments).env_clear().envs(self.settings()).envs(settings.iter().copied()).kill_on_drop(true);
         if let Ok(url) = std::env::var("WHITEMONDAY_TEST_REDIS_URL") {
             command.env("REDIS_URL", url);
         }

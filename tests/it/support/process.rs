@@ -12,7 +12,7 @@ use super::{TestApp, until};
 pub struct Process(Child);
 
 impl Process {
-    fn start(test: &TestApp, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub fn start(test: &TestApp, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whitemonday"));
         // No mail server answers it.
         command.args(arguments).env_clear().envs(test.settings()).env("SMTP_URL", "smtp://127.0.0.1:9").stdout(Stdio::null());
@@ -32,8 +32,14 @@ impl Process {
 
     /// A server that takes requests, and its address.
     pub async fn server(test: &TestApp, more: &[&str]) -> (Self, SocketAddr) {
+        Self::server_with(test, more, &[]).await
+    }
+
+    /// With other settings than the test's.
+    pub async fn server_with(test: &TestApp, more: &[&str], settings: &[(&str, &str)]) -> (Self, SocketAddr) {
         let address = free_address();
-        let server = Self::start(test, &[&["serve"], more].concat(), &[("LISTEN", &address.to_string())]);
+        let listen = address.to_string();
+        let server = Self::start(test, &[&["serve"], more].concat(), &[&[("LISTEN", listen.as_str())], settings].concat());
         let ready = format!("http://{address}/healthz/ready");
         until(async || reqwest::get(&ready).await.ok().filter(|answer| answer.status() == 200)).await;
         (server, address)
