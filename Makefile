@@ -3,6 +3,7 @@
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -path web/test -prune -o -type f -print)
 # What npm writes last: where it is, the packages are whole.
 WEB_PACKAGES := web/node_modules/.package-lock.json
+TEST_PACKAGES := tests/npm/node_modules/.package-lock.json
 
 .PHONY: help demo test planted-bugs check check-queries web sqlx manifest schema bench
 
@@ -17,13 +18,13 @@ demo: ## Start everything on this machine with sample data; ARGS="--fresh" start
 
 test: ## Run all tests, with a database and Redis of their own; ARGS="name" runs some
 	@scripts/install-dependencies.sh test
-	@$(MAKE) --no-print-directory web
+	@$(MAKE) --no-print-directory web $(TEST_PACKAGES)
 	cargo build
 	target/debug/whitemonday test-services -- cargo nextest run $(ARGS)
 
 planted-bugs: ## Plant known bugs, one at a time, that the tests must catch; ARGS="no-fence" plants some
 	@scripts/install-dependencies.sh test
-	@$(MAKE) --no-print-directory web
+	@$(MAKE) --no-print-directory web $(TEST_PACKAGES)
 	cargo build
 	target/debug/whitemonday test-services -- scripts/planted-bugs.sh $(ARGS)
 
@@ -40,8 +41,8 @@ check: ## Formatting, lints, dependencies
 
 web: $(WEB_PACKAGES) web/dist/index.html ## Build the program's pages
 
-$(WEB_PACKAGES): web/package.json web/package-lock.json
-	cd web && npm ci --no-audit --no-fund --loglevel=error
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 web/dist/index.html: $(WEB_PACKAGES) $(WEB_SOURCES)

@@ -83,21 +83,31 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str
     headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"))
 }
 
-/// With `application/graphql-response+json` a request that could not be run at all is a 400; older clients expect 200.
+/// A request that could not be run at all has no `data`. With `application/graphql-response+json` it is a 400; older clients expect
+/// 200.
 fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
     let wants_new_type = text(headers, &header::ACCEPT).is_some_and(|accept| accept.contains(GRAPHQL_RESPONSE));
-    let could_not_run = !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty());
+    let could_not_run = could_not_run(&response);
     let is_limited = response.errors.iter().any(|error| {
         let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
         code.is_some_and(|code| *code == "RATE_LIMITED".into())
     });
-    let mut answer = GraphQLResponse::from(response).into_response();
+    let mut answer = if could_not_run {
+        Json(json!({ "errors": response.errors })).into_response()
+    } else {
+        GraphQLResponse::from(response).into_response()
+    };
     if wants_new_type && could_not_run {
         *answer.status_mut() = if is_limited { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::BAD_REQUEST };
     }
     let content_type = if wants_new_type { GRAPHQL_RESPONSE } else { JSON };
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
+}
+
+/// Whether the errors are about the request itself: nothing of it was executed.
+pub fn could_not_run(response: &GraphQlResponse) -> bool {
+    response.data == async_graphql::Value::Null && response.is_err() && response.errors.iter().all(|error| error.path.is_empty())
 }
 
 /// The schema as clients meet it: every error has a code and the request's id. Serves HTTP and WebSocket alike.

@@ -7,6 +7,7 @@ mod audit;
 mod batches;
 mod browser;
 mod configuration;
+mod conformance;
 mod crash_points;
 mod demo;
 mod dependency_faults;
