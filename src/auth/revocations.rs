@@ -50,6 +50,11 @@ impl Revocations {
         self.0.write().unwrap_or_else(PoisonError::into_inner).ended.insert(session, at);
     }
 
+    /// Sessions have just ended in this process.
+    pub fn add_all(&self, sessions: impl IntoIterator<Item = SessionId>, at: DateTime<Utc>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).ended.extend(sessions.into_iter().map(|session| (session, at)));
+    }
+
     /// What the database said at `now`; sessions whose last access token has run out are forgotten.
     pub fn refresh(&self, ended: impl IntoIterator<Item = (SessionId, DateTime<Utc>)>, now: DateTime<Utc>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@ use super::{
     loaders::AddressesOf,
     order::list::{self, OrderConnection, OrderFilter},
     scalars::DateTime,
+    session::{self, Session},
 };
 use crate::{
     domain::{self, ids::CustomerId},
@@ -74,6 +75,14 @@ impl Customer {
         filter: Option<OrderFilter>,
     ) -> Result<Option<OrderConnection>> {
         Ok(Some(list::page(ctx, Some(self.0.id), first, after, filter).await?))
+    }
+
+    /// Where the account is signed in, last used first: at most 100. For its owner alone; nobody else sees any.
+    async fn sessions(&self, ctx: &Context<'_>) -> Result<Vec<Session>> {
+        if ctx.viewer().is_none_or(|viewer| viewer.customer != self.0.id) {
+            return Ok(Vec::new());
+        }
+        session::list(ctx, self.0.id).await
     }
 
     async fn created_at(&self) -> DateTime {

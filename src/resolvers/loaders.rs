@@ -11,9 +11,12 @@ use crate::{
     domain::ids::{AddressId, CategoryId, CustomerId, FlashSaleId, OrderId, PaymentId, ProductId, RefundId},
     store::{
         self, StoreError, address::Address, category::Category, customer::Customer, flash_sale::FlashSale, order::Order, order::OrderEvent,
-        order::OrderLine, payment::Payment, product::Product, refund::Refund,
+        order::OrderLine, payment::Payment, product::Product, refund::Refund, session::OpenSession,
     },
 };
+
+/// Of a customer who logs in every day without ever logging out.
+const SESSIONS_SHOWN: i64 = 100;
 
 pub struct StoreLoader {
     app: App,
@@ -38,6 +41,8 @@ pub struct CurrentSaleOf(pub ProductId);
 pub struct UnitsOf(pub CustomerId, pub FlashSaleId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressesOf(pub CustomerId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionsOf(pub CustomerId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinesOf(pub OrderId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,6 +153,11 @@ loader!(UnitsOf => i32, |self, keys, db| {
 loader!(AddressesOf => Vec<Address>, |self, keys, db| {
     let customers: Vec<_> = keys.iter().map(|key| key.0).collect();
     many_each(store::address::list_for_customers(db, &customers).await?, |row| Some(AddressesOf(row.customer_id)))
+});
+loader!(SessionsOf => Vec<OpenSession>, |self, keys, db| {
+    let customers: Vec<_> = keys.iter().map(|key| key.0).collect();
+    let sessions = store::session::list_open_for_customers(db, &customers, self.app.clock.now(), SESSIONS_SHOWN).await?;
+    many_each(sessions, |row| Some(SessionsOf(row.customer_id)))
 });
 loader!(LinesOf => Vec<OrderLine>, |self, keys, db| {
     let orders: Vec<_> = keys.iter().map(|key| key.0).collect();

@@ -13,6 +13,7 @@ use super::{
     payment::{self, Payment, Refund},
     product::{self, Product},
     scalars::DateTime,
+    session::{self, Session},
 };
 
 /// Anything with a global id. Ids are opaque, prefixed by type (`prod_…`, `sale_…`, `ord_…`) and resolve through `node`.
@@ -28,6 +29,7 @@ pub enum Node {
     Payment(Payment),
     Product(Product),
     Refund(Refund),
+    Session(Session),
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ impl NodeQuery {
             "ord" => order::find(ctx, id).await?.map(Node::Order),
             "pay" => payment::find(ctx, id).await?.map(Node::Payment),
             "prod" => product::find(ctx, id).await?.map(Node::Product),
+            "sess" => session::find(ctx, id).await?.map(Node::Session),
             _ => None,
         })
     }

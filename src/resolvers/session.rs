@@ -1,6 +1,6 @@
-//! Log-in, refresh, log-out.
+//! Sessions: log-in, refresh, log-out here and elsewhere.
 
-use async_graphql::{Context, InputObject, Object, Result, SimpleObject};
+use async_graphql::{Context, ID, InputObject, Object, Result, SimpleObject};
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
@@ -8,11 +8,16 @@ use super::{
     context::ContextExt,
     customer::Customer,
     errors::{UserError, UserErrorCode},
+    loaders::SessionsOf,
     scalars::DateTime,
 };
-use crate::services::{
-    rate_limit::Limit,
-    session::{self, LogIn, Refresh, Tokens},
+use crate::{
+    domain::ids::{CustomerId, SessionId},
+    services::{
+        rate_limit::Limit,
+        session::{self, LogIn, Refresh, Tokens},
+    },
+    store,
 };
 
 /// Send the access token as `Authorization: Bearer …`, over a WebSocket in `connection_init`. Keep the refresh token where
@@ -35,6 +40,53 @@ impl From<Tokens> for SessionTokens {
             refresh_token_expires_at: tokens.refresh_expires_at.into(),
         }
     }
+}
+
+pub struct Session(store::session::OpenSession);
+
+/// A place where the account is signed in: one log-in on one device or browser. Only its owner sees it.
+#[Object]
+impl Session {
+    pub(super) async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// When somebody logged in there.
+    async fn created_at(&self) -> DateTime {
+        self.0.created_at.into()
+    }
+
+    /// When it last asked for new tokens; while it is in use, at most ten minutes ago.
+    async fn last_used_at(&self) -> DateTime {
+        self.0.last_used_at.into()
+    }
+
+    /// When it ends, however often it is used.
+    async fn expires_at(&self) -> DateTime {
+        self.0.expires_at.into()
+    }
+
+    /// The browser or app as it named itself at the log-in.
+    async fn user_agent(&self) -> Option<&str> {
+        self.0.user_agent.as_deref()
+    }
+
+    /// The session that asks.
+    async fn current(&self, ctx: &Context<'_>) -> bool {
+        ctx.viewer().is_some_and(|viewer| viewer.session == self.0.id)
+    }
+}
+
+/// The sessions of a customer that stand.
+pub async fn list(ctx: &Context<'_>, customer: CustomerId) -> Result<Vec<Session>> {
+    let sessions = ctx.loader().load_one(SessionsOf(customer)).await?.unwrap_or_default();
+    Ok(sessions.into_iter().map(Session).collect())
+}
+
+/// The caller's session of a global id.
+pub async fn find(ctx: &Context<'_>, id: &str) -> Result<Option<Session>> {
+    let (Some(id), Some(viewer)) = (SessionId::parse(id), ctx.viewer()) else { return Ok(None) };
+    Ok(list(ctx, viewer.customer).await?.into_iter().find(|session| session.0.id == id))
 }
 
 #[derive(InputObject)]
@@ -64,8 +116,15 @@ pub struct RefreshSessionPayload {
     user_errors: Vec<UserError>,
 }
 
+#[derive(InputObject)]
+pub struct EndSessionInput {
+    /// One of `Customer.sessions`.
+    session_id: ID,
+}
+
 #[derive(SimpleObject)]
 pub struct LogOutPayload {
+    /// False when there was nothing to end: no such session, not yours, or over already.
     done: bool,
 }
 
@@ -110,5 +169,20 @@ impl SessionMutation {
     async fn log_out(&self, ctx: &Context<'_>) -> Result<LogOutPayload> {
         session::log_out(ctx.app(), ctx.signed_in()?).await?;
         Ok(LogOutPayload { done: true })
+    }
+    /// Ends all sessions of the account at once, this one too.
+    async fn log_out_everywhere(&self, ctx: &Context<'_>) -> Result<LogOutPayload> {
+        session::end_all(ctx.app(), ctx.signed_in()?).await?;
+        Ok(LogOutPayload { done: true })
+    }
+
+    /// Ends one session of the account at once, on a device that is lost, say.
+    async fn end_session(&self, ctx: &Context<'_>, input: EndSessionInput) -> Result<LogOutPayload> {
+        let viewer = ctx.signed_in()?;
+        let done = match SessionId::parse(&input.session_id) {
+            Some(id) => session::end(ctx.app(), viewer, id).await?,
+            None => false,
+        };
+        Ok(LogOutPayload { done })
     }
 }

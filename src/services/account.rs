@@ -171,9 +171,7 @@ pub async fn reset_password(app: &App, token: String, new_password: &str) -> Res
     store::customer::update_password(&mut tx, customer, &password_hash, now).await?;
     let ended = store::session::update_all_revoked(&mut tx, customer, now).await?;
     tx.commit().await?;
-    for session in ended {
-        app.revocations.add(session, now);
-    }
+    app.revocations.add_all(ended, now);
     Ok(ResetPassword::Done)
 }
 
@@ -181,10 +179,9 @@ pub async fn reset_password(app: &App, token: String, new_password: &str) -> Res
 async fn forget_stranger(app: &App, db: &mut PgConnection, customer: CustomerId) -> Result<(), ServiceError> {
     let now = app.clock.now();
     store::address::update_all_retired(db, customer, now).await?;
-    for session in store::session::update_all_revoked(db, customer, now).await? {
-        // Before the commit: a session too many is refused for ten minutes if that fails, never one too few.
-        app.revocations.add(session, now);
-    }
+    let ended = store::session::update_all_revoked(db, customer, now).await?;
+    // Before the commit: a session too many is refused for ten minutes if that fails, never one too few.
+    app.revocations.add_all(ended, now);
     Ok(())
 }
 

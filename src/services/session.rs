@@ -115,6 +115,24 @@ pub async fn log_out(app: &App, viewer: Viewer) -> Result<(), ServiceError> {
     Ok(())
 }
 
+/// Ends a session of the caller, perhaps the one that asks; false when there is none of theirs that stands.
+pub async fn end(app: &App, viewer: Viewer, session: SessionId) -> Result<bool, ServiceError> {
+    let now = app.clock.now();
+    let ended = store::session::update_revoked_for_customer(&mut *app.db.acquire().await?, session, viewer.customer, now).await?;
+    if ended {
+        app.revocations.add(session, now);
+    }
+    Ok(ended)
+}
+
+/// Ends all sessions of the caller, the one that asks too.
+pub async fn end_all(app: &App, viewer: Viewer) -> Result<(), ServiceError> {
+    let now = app.clock.now();
+    let ended = store::session::update_all_revoked(&mut *app.db.acquire().await?, viewer.customer, now).await?;
+    app.revocations.add_all(ended, now);
+    Ok(())
+}
+
 /// Reads which sessions have ended, so that their access tokens are refused.
 pub async fn follow_revocations(app: &App) -> Result<(), ServiceError> {
     let now = app.clock.now();

@@ -21,6 +21,17 @@ pub struct Session {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
+/// A session that stands, as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct OpenSession {
+    pub id: SessionId,
+    pub customer_id: CustomerId,
+    pub user_agent: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub last_used_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+}
+
 pub struct NewSession<'a> {
     pub id: SessionId,
     pub customer: CustomerId,
@@ -43,6 +54,29 @@ pub async fn insert(db: &mut PgConnection, session: &NewSession<'_>, at: DateTim
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The sessions of each customer that stand, last used first; the first `per_customer` of them.
+pub async fn list_open_for_customers(
+    db: &mut PgConnection,
+    customers: &[CustomerId],
+    now: DateTime<Utc>,
+    per_customer: i64,
+) -> Result<Vec<OpenSession>, StoreError> {
+    let rows = sqlx::query_as!(
+        OpenSession,
+        r#"SELECT s.id AS "id!: SessionId", c.customer_id AS "customer_id!: CustomerId", s.user_agent,
+                  s.created_at AS "created_at!", s.last_used_at AS "last_used_at!", s.expires_at AS "expires_at!"
+             FROM unnest($1::uuid[]) AS c (customer_id)
+            CROSS JOIN LATERAL (SELECT * FROM session
+                                 WHERE customer_id = c.customer_id AND revoked_at IS NULL AND expires_at > $2
+                                 ORDER BY last_used_at DESC, id DESC LIMIT $3) s
+            ORDER BY s.last_used_at DESC, s.id DESC"#,
+        customers as _,
+        now,
+        per_customer,
+    );
+    Ok(rows.fetch_all(db).await?)
 }
 
 /// The session with the customer's present role, locked until the transaction ends.
@@ -79,11 +113,48 @@ pub async fn update_revoked(db: &mut PgConnection, id: SessionId, at: DateTime<U
     Ok(())
 }
 
+/// Ends a session of this customer; false when there is none that stands.
+pub async fn update_revoked_for_customer(
+    db: &mut PgConnection,
+    id: SessionId,
+    customer: CustomerId,
+    at: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let revoked = sqlx::query!(
+        "UPDATE session SET revoked_at = $3 WHERE id = $1 AND customer_id = $2 AND revoked_at IS NULL AND expires_at > $3",
+        id as _,
+        customer as _,
+        at,
+    );
+    Ok(revoked.execute(db).await?.rows_affected() == 1)
+}
+
 /// Ends all sessions of a customer and tells which they were.
 pub async fn update_all_revoked(db: &mut PgConnection, customer: CustomerId, at: DateTime<Utc>) -> Result<Vec<SessionId>, StoreError> {
+    update_revoked_except(db, customer, None, at).await
+}
+
+/// Ends all sessions of a customer but `kept`, and tells which they were.
+pub async fn update_others_revoked(
+    db: &mut PgConnection,
+    customer: CustomerId,
+    kept: SessionId,
+    at: DateTime<Utc>,
+) -> Result<Vec<SessionId>, StoreError> {
+    update_revoked_except(db, customer, Some(kept), at).await
+}
+
+async fn update_revoked_except(
+    db: &mut PgConnection,
+    customer: CustomerId,
+    kept: Option<SessionId>,
+    at: DateTime<Utc>,
+) -> Result<Vec<SessionId>, StoreError> {
     let ids = sqlx::query_scalar!(
-        r#"UPDATE session SET revoked_at = $2 WHERE customer_id = $1 AND revoked_at IS NULL RETURNING id AS "id: SessionId""#,
+        r#"UPDATE session SET revoked_at = $3
+            WHERE customer_id = $1 AND id IS DISTINCT FROM $2 AND revoked_at IS NULL RETURNING id AS "id: SessionId""#,
         customer as _,
+        kept as _,
         at,
     );
     Ok(ids.fetch_all(db).await?)

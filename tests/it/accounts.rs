@@ -1,4 +1,4 @@
-//! Accounts, sessions, addresses.
+//! Accounts and addresses.
 
 use serde_json::{Value, json};
 use whitemonday::{
@@ -6,40 +6,14 @@ use whitemonday::{
     services::{self, account::GrantRole},
 };
 
-use crate::support::{Client, PASSWORD, TestApp, new_key, until};
+use crate::support::{
+    Client, PASSWORD, TestApp,
+    account::{SIGN_UP, VERIFY, VIEWER, account, log_in, refresh, sign_up},
+    new_key, until,
+};
 
-const SIGN_UP: &str = "mutation($input: SignUpInput!) { signUp(input: $input) { accepted userErrors { code field } } }";
-const VERIFY: &str =
-    "mutation($input: VerifyEmailInput!) { verifyEmail(input: $input) { customer { emailVerified } userErrors { code field } } }";
-const LOG_IN: &str =
-    "mutation($input: LogInInput!) { logIn(input: $input) { tokens { accessToken refreshToken } userErrors { code field } } }";
-const REFRESH: &str =
-    "mutation($input: RefreshSessionInput!) { refreshSession(input: $input) { tokens { accessToken refreshToken } userErrors { code } } }";
-const LOG_OUT: &str = "mutation { logOut { done } }";
-const VIEWER: &str = "{ viewer { id email name phone role } }";
 const SAVE: &str =
     "mutation($input: SaveAddressInput!) { saveAddress(input: $input) { address { id recipient isDefault } userErrors { code field } } }";
-
-async fn sign_up(client: &Client, email: &str, name: &str, password: &str) -> Value {
-    let input = json!({ "email": email, "password": password, "name": name, "phone": "010-1234-5678" });
-    client.send(SIGN_UP, json!({ "input": input })).await["signUp"].take()
-}
-
-async fn log_in(client: &Client, email: &str, password: &str) -> Value {
-    client.send(LOG_IN, json!({ "input": { "email": email, "password": password } })).await["logIn"].take()
-}
-
-async fn refresh(client: &Client, token: &Value) -> Value {
-    client.send(REFRESH, json!({ "input": { "refreshToken": token } })).await["refreshSession"].take()
-}
-
-/// A verified account with [`PASSWORD`].
-async fn account(test: &TestApp, email: &str) {
-    let visitor = test.anonymous();
-    sign_up(&visitor, email, "Ann", PASSWORD).await;
-    let token = test.token_mailed_to(email, 1).await;
-    visitor.send(VERIFY, json!({ "input": { "token": token } })).await;
-}
 
 #[tokio::test]
 async fn the_answer_to_a_sign_up_never_tells_whether_the_address_is_known() {
@@ -113,49 +87,6 @@ async fn wrong_passwords_and_unknown_addresses_get_the_same_answer() {
     assert_eq!(log_in(&visitor, "ann@example.com", "not her password").await, refused);
     assert_eq!(log_in(&visitor, "nobody@example.com", "not her password").await, refused);
     assert_eq!(log_in(&visitor, "nonsense", "").await, refused);
-    test.finish().await;
-}
-
-#[tokio::test]
-async fn a_refresh_token_rotates_and_a_spent_one_ends_the_session() {
-    let test = TestApp::start_with_jobs().await;
-    account(&test, "ann@example.com").await;
-    let visitor = test.anonymous();
-    let first = log_in(&visitor, "ann@example.com", PASSWORD).await["tokens"]["refreshToken"].take();
-
-    let tabs = tokio::join!(refresh(&visitor, &first), refresh(&visitor, &first));
-    let second = tabs.0["tokens"]["refreshToken"].clone();
-    assert_eq!(second, tabs.1["tokens"]["refreshToken"], "two tabs at the same moment get the same successor");
-    assert_ne!(first, second);
-
-    let third = refresh(&visitor, &second).await;
-    let access = third["tokens"]["accessToken"].as_str().unwrap();
-    assert!(visitor.with_token(access).send(VIEWER, json!({})).await["viewer"].is_object());
-
-    // The first token is two generations old now: somebody has a copy.
-    assert_eq!(refresh(&visitor, &first).await["userErrors"][0]["code"], "TOKEN_INVALID");
-    assert_eq!(visitor.with_token(access).error_code(VIEWER, json!({})).await, "UNAUTHENTICATED", "the whole session has ended");
-    assert_eq!(refresh(&visitor, &third["tokens"]["refreshToken"]).await["userErrors"][0]["code"], "TOKEN_INVALID");
-    for nonsense in ["", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
-        assert_eq!(refresh(&visitor, &json!(nonsense)).await["userErrors"][0]["code"], "TOKEN_INVALID");
-    }
-    test.finish().await;
-}
-
-#[tokio::test]
-async fn a_log_out_reaches_every_server() {
-    let test = TestApp::start().await;
-    let (_second, address) = test.second_server().await;
-    let ann = test.customer().await;
-    let elsewhere = ann.at(address);
-    assert!(elsewhere.send(VIEWER, json!({})).await["viewer"].is_object());
-
-    assert_eq!(ann.send(LOG_OUT, json!({})).await["logOut"]["done"], true);
-
-    assert_eq!(ann.error_code(VIEWER, json!({})).await, "UNAUTHENTICATED", "here at once");
-    until(async || (elsewhere.answer(VIEWER, json!({})).await["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED").then_some(())).await;
-    assert!(test.anonymous().send(VIEWER, json!({})).await["viewer"].is_null());
-    assert_eq!(test.anonymous().error_code(LOG_OUT, json!({})).await, "UNAUTHENTICATED");
     test.finish().await;
 }
 

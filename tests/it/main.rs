@@ -28,6 +28,7 @@ mod reads;
 mod reconciliation;
 mod refunds;
 mod schema;
+mod sessions;
 mod stampede;
 mod subscriptions;
 mod trusted_documents;

@@ -1,6 +1,7 @@
 //! A whole program for a test: its own database, the real router on a real socket, the payment simulator over HTTP, mail
 //! in memory. Jobs run only where a test starts them.
 
+pub mod account;
 mod barrier;
 pub mod client;
 mod database;
