@@ -1,11 +1,11 @@
 //! Sends mail: over SMTP with TLS, or into the mailbox of demo and tests.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
-    message::{Mailbox as Sender, header::ContentType},
+    message::{Mailbox as Sender, MultiPart, SinglePart},
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -19,11 +19,20 @@ use crate::{
 const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mail as it waits, sealed, in the outbox.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Mail {
     pub to: String,
     pub subject: String,
     pub text: String,
+    /// The same for programs that show it; a mail that waits since before there was HTML has none.
+    #[serde(default)]
+    pub html: Option<String>,
+}
+
+impl fmt::Debug for Mail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mail(…)")
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +101,26 @@ impl Mailer {
             }
             Self::Smtp { transport, from } => {
                 let to = mail.to.parse().map_err(|_| MailError::Message("the recipient's address is not one".to_owned()))?;
-                let message = Message::builder()
-                    .from(from.clone())
-                    .to(to)
-                    .subject(&mail.subject)
-                    .header(ContentType::TEXT_PLAIN)
-                    .body(mail.text.clone())
-                    .map_err(|error| MailError::Message(error.to_string()))?;
-                transport.send(message).await?;
+                let message = Message::builder().from(from.clone()).to(to).subject(&mail.subject);
+                let message = match &mail.html {
+                    Some(html) => message.multipart(MultiPart::alternative_plain_html(mail.text.clone(), html.clone())),
+                    None => message.singlepart(SinglePart::plain(mail.text.clone())),
+                };
+                transport.send(message.map_err(|error| MailError::Message(error.to_string()))?).await?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mail_that_waits_since_before_there_was_html_is_read_and_debug_tells_nothing() {
+        let mail: Mail = serde_json::from_str(r#"{ "to": "ann@example.com", "subject": "Hello", "text": "Ann" }"#).unwrap();
+        assert_eq!(mail.html, None);
+        assert_eq!(format!("{mail:?}"), "Mail(…)");
     }
 }

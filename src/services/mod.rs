@@ -47,6 +47,8 @@ pub enum ServiceError {
     AccessToken(#[from] AccessTokenError),
     #[error("a stored value does not read: {0}")]
     Stored(#[from] serde_json::Error),
+    #[error("a letter cannot be written: {0}")]
+    Letter(#[from] askama::Error),
     /// COMMIT was sent and its answer is lost: the same call with the same key tells.
     #[error("whether a purchase was committed is not known")]
     UnknownOutcome,
