@@ -73,6 +73,17 @@ impl Passwords {
         Ok(if known && matches { Verdict::Right } else { Verdict::Wrong })
     }
 
+    /// Whether a stored hash was made with other parameters than those of today.
+    #[must_use]
+    pub fn is_outdated(stored: &str) -> bool {
+        let today = argon2().map(|argon2| (argon2.params().m_cost(), argon2.params().t_cost(), argon2.params().p_cost()));
+        let then = PasswordHash::new(stored).ok().and_then(|hash| {
+            let params = Params::try_from(&hash).ok()?;
+            Some((params.m_cost(), params.t_cost(), params.p_cost()))
+        });
+        then != today.ok()
+    }
+
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
         let waiting = Waiting::enter(&self.waiting)?;
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| PasswordError::Overloaded)?;

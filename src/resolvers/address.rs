@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{
     context::ContextExt,
+    customer::Customer,
     errors::{UserError, UserErrorCode},
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     sealing::SealedColumn,
     services::{
         ServiceError,
-        address::{self, SaveAddress, SavedAddress},
+        address::{self, RemovedAddress, SaveAddress, SavedAddress},
     },
     store,
 };
@@ -121,11 +122,27 @@ impl From<UserError> for SaveAddressPayload {
     }
 }
 
+#[derive(InputObject)]
+pub struct RemoveAddressInput {
+    id: ID,
+}
+
+#[derive(SimpleObject)]
+pub struct RemoveAddressPayload {
+    /// With the address book as it is now.
+    customer: Option<Customer>,
+    user_errors: Vec<UserError>,
+}
+
 /// The caller's address of a global id, old versions too.
 pub async fn find(ctx: &Context<'_>, id: &str) -> Result<Option<Address>> {
     let (Some(id), Some(viewer)) = (AddressId::parse(id), ctx.viewer()) else { return Ok(None) };
     let address = ctx.loader().load_one(id).await?;
     Ok(address.filter(|address| address.customer_id == viewer.customer).map(Address))
+}
+
+fn no_such_address() -> UserError {
+    UserError::new(UserErrorCode::NotFound, &["id"], "No such address in your book.")
 }
 
 #[derive(Default)]
@@ -136,7 +153,6 @@ impl AddressMutation {
     /// Adds an address to the book, or replaces one.
     async fn save_address(&self, ctx: &Context<'_>, input: SaveAddressInput) -> Result<SaveAddressPayload> {
         let viewer = ctx.signed_in()?;
-        let no_such_address = || UserError::new(UserErrorCode::NotFound, &["id"], "No such address in your book.");
         let id = input.id.map(|id| AddressId::parse(&id));
         if id == Some(None) {
             return Ok(no_such_address().into());
@@ -167,6 +183,21 @@ impl AddressMutation {
                 let message = "This key was used for another address: make a new one.";
                 UserError::new(UserErrorCode::IdempotencyKeyReused, &["idempotencyKey"], message).into()
             }
+        })
+    }
+    /// Takes an address out of the book; orders keep it. When it was the default, the oldest one left becomes the default.
+    async fn remove_address(&self, ctx: &Context<'_>, input: RemoveAddressInput) -> Result<RemoveAddressPayload> {
+        let viewer = ctx.signed_in()?;
+        let removed = match AddressId::parse(&input.id) {
+            Some(id) => address::remove(ctx.app(), viewer.customer, id).await?,
+            None => RemovedAddress::NoSuchAddress,
+        };
+        Ok(match removed {
+            RemovedAddress::Removed => {
+                let customer = ctx.loader().load_one(viewer.customer).await?.map(Customer);
+                RemoveAddressPayload { customer, user_errors: Vec::new() }
+            }
+            RemovedAddress::NoSuchAddress => RemoveAddressPayload { customer: None, user_errors: vec![no_such_address()] },
         })
     }
 }

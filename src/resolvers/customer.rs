@@ -1,5 +1,7 @@
 //! The customer, and the mutations of an account.
 
+mod own_account;
+
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result, SimpleObject};
 use zeroize::Zeroizing;
 
@@ -23,6 +25,8 @@ use crate::{
     },
     store,
 };
+
+pub use self::own_account::OwnAccountMutation;
 
 pub struct Customer(pub store::customer::Customer);
 

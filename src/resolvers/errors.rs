@@ -95,6 +95,7 @@ impl From<&ServiceError> for ApiError {
         match error {
             ServiceError::Password(PasswordError::Overloaded) => Self::Unavailable("Too many log-ins at once: try again in a moment."),
             ServiceError::Store(error) => error.into(),
+            ServiceError::NoAccount => Self::Unauthenticated,
             _ => Self::Internal,
         }
     }

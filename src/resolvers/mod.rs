@@ -45,6 +45,7 @@ pub struct Query(
 #[derive(MergedObject, Default)]
 pub struct Mutation(
     customer::CustomerMutation,
+    customer::OwnAccountMutation,
     session::SessionMutation,
     address::AddressMutation,
     flash_sale::FlashSaleMutation,

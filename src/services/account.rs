@@ -1,9 +1,12 @@
 //! Accounts: sign-up, the links in mails, passwords. Answers never tell whether an address is known.
 
+mod profile;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
+pub use self::profile::{ChangePassword, PhoneChange, UpdateProfile, UpdatedProfile, change_password, update_profile};
 use super::{InvalidInput, ServiceError, mail};
 use crate::{
     app::App,

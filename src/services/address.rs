@@ -1,4 +1,4 @@
-//! The address book: saving makes a new, immutable version.
+//! The address book: saving makes a new, immutable version; removing one retires it.
 
 use uuid::Uuid;
 
@@ -81,4 +81,27 @@ pub async fn save(app: &App, customer: CustomerId, input: SaveAddress) -> Result
     }
     tx.commit().await?;
     Ok(SavedAddress::Saved(id))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum RemovedAddress {
+    Removed,
+    NoSuchAddress,
+}
+
+/// Takes an address out of the customer's own book; orders keep it. When it was the default, the oldest one left becomes it. One
+/// transaction; the customer's row is locked.
+pub async fn remove(app: &App, customer: CustomerId, id: AddressId) -> Result<RemovedAddress, ServiceError> {
+    let mut tx = app.db.begin().await?;
+    let book = store::address::lock_book(&mut tx, customer).await?;
+    let Some(removed) = book.iter().find(|entry| entry.id == id) else {
+        return Ok(RemovedAddress::NoSuchAddress);
+    };
+    store::address::update_retired(&mut tx, id, app.clock.now()).await?;
+    let oldest_left = book.iter().find(|entry| entry.id != id);
+    if let (true, Some(heir)) = (removed.is_default, oldest_left) {
+        store::address::update_default(&mut tx, heir.id).await?;
+    }
+    tx.commit().await?;
+    Ok(RemovedAddress::Removed)
 }

@@ -49,6 +49,9 @@ pub enum ServiceError {
     Stored(#[from] serde_json::Error),
     #[error("a letter cannot be written: {0}")]
     Letter(#[from] askama::Error),
+    /// The caller's account has been deleted; another process still takes its access token, for a second at most.
+    #[error("the account is deleted")]
+    NoAccount,
     /// COMMIT was sent and its answer is lost: the same call with the same key tells.
     #[error("whether a purchase was committed is not known")]
     UnknownOutcome,

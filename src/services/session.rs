@@ -8,7 +8,11 @@ use zeroize::Zeroizing;
 use super::ServiceError;
 use crate::{
     app::App,
-    auth::{Viewer, password::Verdict, secret_token::SecretToken},
+    auth::{
+        Viewer,
+        password::{Passwords, Verdict},
+        secret_token::SecretToken,
+    },
     domain::{
         customer::{EmailAddress, normalise_password},
         ids::{CustomerId, SessionId},
@@ -41,27 +45,35 @@ pub enum LogIn {
     BadCredentials,
 }
 
-/// Opens a session. An unverified address may log in; it may not buy.
+/// Opens a session. An unverified address may log in; it may not buy. A hash that was made with the parameters of another time is
+/// made anew.
 pub async fn log_in(app: &App, email: &str, password: &str, user_agent: Option<&str>) -> Result<LogIn, ServiceError> {
     let (Some(email), Some(password)) = (EmailAddress::parse(email), normalise_password(password).map(Zeroizing::new)) else {
         return Ok(LogIn::BadCredentials);
     };
-    let customer = store::customer::find_by_email_index(&mut *app.db.acquire().await?, &app.sealing.email_index(&email)).await?;
-    let stored = customer.as_ref().map(|customer| customer.password_hash.clone());
-    let verdict = app.passwords.verify(password, stored).await?;
-    let (Some(customer), Verdict::Right) = (customer, verdict) else {
-        return Ok(LogIn::BadCredentials);
-    };
+    let email_index = app.sealing.email_index(&email);
+    loop {
+        let customer = store::customer::find_by_email_index(&mut *app.db.acquire().await?, &email_index).await?;
+        let stored = customer.as_ref().map(|customer| customer.password_hash.clone());
+        let verdict = app.passwords.verify(password.clone(), stored).await?;
+        let (Some(customer), Verdict::Right) = (customer, verdict) else {
+            return Ok(LogIn::BadCredentials);
+        };
+        let renewed =
+            if Passwords::is_outdated(&customer.password_hash) { Some(app.passwords.hash(password.clone()).await?) } else { None };
 
-    // The password may have been changed while it was being checked: whoever changed it ended all sessions.
-    let mut tx = app.db.begin().await?;
-    let now_stored = store::customer::lock(&mut tx, customer.id).await?;
-    let Some(customer) = now_stored.filter(|now_stored| now_stored.password_hash == customer.password_hash) else {
-        return Ok(LogIn::BadCredentials);
-    };
-    let tokens = open(app, &mut tx, &customer, user_agent).await?;
-    tx.commit().await?;
-    Ok(LogIn::Done { customer: customer.id, tokens })
+        let mut tx = app.db.begin().await?;
+        let now_stored = store::customer::lock(&mut tx, customer.id).await?;
+        // The hash may have been replaced while it was being compared: the new one decides, and whoever changed the password has ended
+        // all sessions before this one.
+        let Some(customer) = now_stored.filter(|now_stored| now_stored.password_hash == customer.password_hash) else { continue };
+        if let Some(hash) = renewed {
+            store::customer::update_password_hash(&mut tx, customer.id, &hash, app.clock.now()).await?;
+        }
+        let tokens = open(app, &mut tx, &customer, user_agent).await?;
+        tx.commit().await?;
+        return Ok(LogIn::Done { customer: customer.id, tokens });
+    }
 }
 
 #[derive(Debug)]

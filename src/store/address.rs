@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::StoreError;
+use super::{StoreError, expect_one};
 use crate::domain::ids::{AddressId, CustomerId};
 
 #[derive(Clone, Debug)]
@@ -51,6 +51,18 @@ pub async fn update_all_retired(db: &mut PgConnection, customer: CustomerId, at:
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Takes a standing address out of the book. Call with the book locked.
+pub async fn update_retired(db: &mut PgConnection, id: AddressId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let retired = sqlx::query!("UPDATE address SET retired_at = $2, is_default = false WHERE id = $1 AND retired_at IS NULL", id as _, at);
+    expect_one(retired.execute(db).await?.rows_affected(), "standing address")
+}
+
+/// Makes a standing address the default of a book that has none. Call with the book locked.
+pub async fn update_default(db: &mut PgConnection, id: AddressId) -> Result<(), StoreError> {
+    let updated = sqlx::query!("UPDATE address SET is_default = true WHERE id = $1 AND retired_at IS NULL", id as _);
+    expect_one(updated.execute(db).await?.rows_affected(), "standing address")
 }
 
 pub struct NewAddress {

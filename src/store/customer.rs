@@ -155,6 +155,37 @@ pub async fn update_password(db: &mut PgConnection, id: CustomerId, password_has
     expect_one(updated.execute(db).await?.rows_affected(), "customer")
 }
 
+/// The new hash of a password that its owner knows; says nothing about the address.
+pub async fn update_password_hash(db: &mut PgConnection, id: CustomerId, password_hash: &str, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!("UPDATE customer SET password_hash = $2, updated_at = $3 WHERE id = $1", id as _, password_hash, at);
+    expect_one(updated.execute(db).await?.rows_affected(), "customer")
+}
+
+/// What is to change of a customer; what is `None` stays.
+pub struct ProfileChange {
+    pub name_sealed: Option<Vec<u8>>,
+    /// `Some(None)` removes the number.
+    pub phone_sealed: Option<Option<Vec<u8>>>,
+    pub locale: Option<Locale>,
+}
+
+/// False when there is no such customer.
+pub async fn update_profile(db: &mut PgConnection, id: CustomerId, change: &ProfileChange, at: DateTime<Utc>) -> Result<bool, StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE customer
+            SET name_sealed = coalesce($2, name_sealed), phone_sealed = CASE WHEN $3 THEN $4 ELSE phone_sealed END,
+                locale = coalesce($5, locale), updated_at = $6
+          WHERE id = $1",
+        id as _,
+        change.name_sealed.as_deref(),
+        change.phone_sealed.is_some(),
+        change.phone_sealed.as_ref().and_then(Option::as_deref),
+        change.locale as _,
+        at,
+    );
+    Ok(updated.execute(db).await?.rows_affected() == 1)
+}
+
 pub async fn update_role(db: &mut PgConnection, id: CustomerId, role: Role, at: DateTime<Utc>) -> Result<(), StoreError> {
     let updated = sqlx::query!("UPDATE customer SET role = $2, updated_at = $3 WHERE id = $1", id as _, role as _, at);
     expect_one(updated.execute(db).await?.rows_affected(), "customer")
@@ -184,16 +215,27 @@ pub struct NewOneTimeToken<'a> {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Stores a token's hash and voids the customer's earlier ones for the same purpose.
-pub async fn replace_token(db: &mut PgConnection, token: &NewOneTimeToken<'_>, at: DateTime<Utc>) -> Result<(), StoreError> {
+/// Voids the customer's tokens for these purposes.
+pub async fn void_tokens(
+    db: &mut PgConnection,
+    customer: CustomerId,
+    purposes: &[TokenPurpose],
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
     sqlx::query!(
-        "UPDATE one_time_token SET used_at = $3 WHERE customer_id = $1 AND purpose = $2 AND used_at IS NULL",
-        token.customer as _,
-        token.purpose.as_str(),
+        "UPDATE one_time_token SET used_at = $3 WHERE customer_id = $1 AND purpose = ANY($2) AND used_at IS NULL",
+        customer as _,
+        &purposes.iter().map(|purpose| purpose.as_str().to_owned()).collect::<Vec<_>>(),
         at,
     )
-    .execute(&mut *db)
+    .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Stores a token's hash and voids the customer's earlier ones for the same purpose.
+pub async fn replace_token(db: &mut PgConnection, token: &NewOneTimeToken<'_>, at: DateTime<Utc>) -> Result<(), StoreError> {
+    void_tokens(db, token.customer, &[token.purpose], at).await?;
     sqlx::query!(
         "INSERT INTO one_time_token (id, customer_id, purpose, token_hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
         token.id as _,

@@ -1,5 +1,6 @@
 //! Accounts and addresses.
 
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
 use serde_json::{Value, json};
 use whitemonday::{
     domain::customer::{EmailAddress, Role},
@@ -7,8 +8,8 @@ use whitemonday::{
 };
 
 use crate::support::{
-    Client, PASSWORD, TestApp,
-    account::{SIGN_UP, VERIFY, VIEWER, account, log_in, refresh, sign_up},
+    Barrier, Client, PASSWORD, Step, TestApp,
+    account::{SIGN_UP, VERIFY, VIEWER, account, change_password, log_in, owner, refresh, sign_up, signed_in},
     new_key, until,
 };
 
@@ -116,6 +117,110 @@ async fn a_password_reset_ends_all_sessions() {
 }
 
 #[tokio::test]
+async fn a_changed_password_ends_all_other_sessions_and_voids_links_to_reset_it() {
+    let test = TestApp::start_with_jobs().await;
+    let laptop = owner(&test, "ann@example.com").await;
+    let phone = signed_in(&test, "ann@example.com", PASSWORD).await;
+    let request = "mutation($input: RequestPasswordResetInput!) { requestPasswordReset(input: $input) { accepted } }";
+    test.anonymous().send(request, json!({ "input": { "email": "ann@example.com" } })).await;
+    let reset_link = test.token_mailed_to("ann@example.com", 2).await;
+
+    let wrong = json!({ "done": false, "userErrors": [{ "code": "BAD_CREDENTIALS", "field": ["currentPassword"] }] });
+    assert_eq!(change_password(&laptop, "not her password", "a brand new one").await, wrong);
+    assert_eq!(change_password(&laptop, "", "a brand new one").await, wrong);
+    let weak = json!({ "done": false, "userErrors": [{ "code": "INVALID", "field": ["newPassword"] }] });
+    assert_eq!(change_password(&laptop, PASSWORD, "short").await, weak);
+    assert!(phone.send(VIEWER, json!({})).await["viewer"].is_object(), "nothing has changed");
+
+    assert_eq!(change_password(&laptop, PASSWORD, "a brand new one").await, json!({ "done": true, "userErrors": [] }));
+
+    assert!(laptop.send(VIEWER, json!({})).await["viewer"].is_object(), "the session that asked goes on");
+    assert_eq!(phone.error_code(VIEWER, json!({})).await, "UNAUTHENTICATED");
+    assert!(log_in(&test.anonymous(), "ann@example.com", PASSWORD).await["tokens"].is_null());
+    assert!(!log_in(&test.anonymous(), "ann@example.com", "a brand new one").await["tokens"].is_null());
+    let reset = "mutation($input: ResetPasswordInput!) { resetPassword(input: $input) { userErrors { code } } }";
+    let void = test.anonymous().send(reset, json!({ "input": { "token": reset_link, "newPassword": PASSWORD } })).await;
+    assert_eq!(void["resetPassword"]["userErrors"][0]["code"], "TOKEN_INVALID");
+    let mails = until(async || Some(test.mails_to("ann@example.com")).filter(|mails| mails.len() == 3)).await;
+    assert!(mails[2].contains("password of your account has been changed"), "{}", mails[2]);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_twice_at_the_same_moment_is_changed_once() {
+    let test = TestApp::start_with_jobs().await;
+    let ann = owner(&test, "ann@example.com").await;
+    let barrier = Barrier::at(&test, Step::update("customer", "OLD.password_hash <> NEW.password_hash")).await;
+    let first = tokio::spawn({
+        let ann = ann.clone();
+        async move { change_password(&ann, PASSWORD, "the first new one").await }
+    });
+    barrier.reached(&test).await;
+    let second = tokio::spawn(async move { change_password(&ann, PASSWORD, "the second new one").await });
+    barrier.has_queue(&test).await;
+    barrier.lift().await;
+
+    assert_eq!(first.await.unwrap()["done"], true);
+    assert_eq!(second.await.unwrap()["userErrors"][0]["code"], "BAD_CREDENTIALS", "the password was another one by then");
+    assert!(!log_in(&test.anonymous(), "ann@example.com", "the first new one").await["tokens"].is_null());
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_password_hash_of_other_parameters_is_made_anew_at_the_next_log_in() {
+    let test = TestApp::start_with_jobs().await;
+    account(&test, "ann@example.com").await;
+    let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
+    let old = cheap.hash_password(PASSWORD.as_bytes()).unwrap().to_string();
+    sqlx::query("UPDATE customer SET password_hash = $1").bind(&old).execute(&test.app.db).await.unwrap();
+    let stored = async || sqlx::query_scalar::<_, String>("SELECT password_hash FROM customer").fetch_one(&test.app.db).await.unwrap();
+    let visitor = test.anonymous();
+
+    assert!(log_in(&visitor, "ann@example.com", "not her password").await["tokens"].is_null());
+    assert_eq!(stored().await, old, "only who knows the password can renew its hash");
+
+    // Two at the same moment: both get in.
+    let both = tokio::join!(log_in(&visitor, "ann@example.com", PASSWORD), log_in(&visitor, "ann@example.com", PASSWORD));
+    assert!(!both.0["tokens"].is_null() && !both.1["tokens"].is_null(), "{both:?}");
+    let renewed = stored().await;
+    assert!(renewed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{renewed}");
+    assert!(!log_in(&visitor, "ann@example.com", PASSWORD).await["tokens"].is_null());
+    assert_eq!(stored().await, renewed);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_profile_keeps_what_is_left_out_and_loses_a_phone_that_is_null() {
+    let test = TestApp::start_with_jobs().await;
+    let ann = owner(&test, "ann@example.com").await;
+    let update = async |input: Value| {
+        let mutation = "mutation($input: UpdateProfileInput!) {
+            updateProfile(input: $input) { customer { name phone locale } userErrors { code field } } }";
+        ann.send(mutation, json!({ "input": input })).await["updateProfile"].take()
+    };
+    let profile = |name, phone: Value, locale| json!({ "customer": { "name": name, "phone": phone, "locale": locale }, "userErrors": [] });
+
+    assert_eq!(update(json!({})).await, profile("Ann", json!("010-1234-5678"), "EN"));
+    assert_eq!(update(json!({ "name": "  안나 " })).await, profile("안나", json!("010-1234-5678"), "EN"));
+    assert_eq!(update(json!({ "locale": "KO", "name": null })).await, profile("안나", json!("010-1234-5678"), "KO"));
+    assert_eq!(update(json!({ "phone": null })).await, profile("안나", json!(null), "KO"));
+    assert_eq!(update(json!({ "phone": "02-555-0000" })).await, profile("안나", json!("02-555-0000"), "KO"));
+    for (field, value) in [("name", " "), ("name", "a\u{0}b"), ("phone", "call me")] {
+        let refused = update(json!({ field: value, "locale": "EN" })).await;
+        assert_eq!(refused, json!({ "customer": null, "userErrors": [{ "code": "INVALID", "field": [field] }] }));
+    }
+    assert_eq!(update(json!({})).await, profile("안나", json!("02-555-0000"), "KO"), "a refused change changes nothing");
+    for mutation in [
+        "updateProfile(input: {}) { userErrors { code } }",
+        r#"changePassword(input: { currentPassword: "", newPassword: "" }) { done }"#,
+        r#"removeAddress(input: { id: "" }) { userErrors { code } }"#,
+    ] {
+        assert_eq!(test.anonymous().error_code(&format!("mutation {{ {mutation} }}"), json!({})).await, "UNAUTHENTICATED");
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn addresses_are_versions_and_one_of_them_is_the_default() {
     let test = TestApp::start().await;
     let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
@@ -151,6 +256,39 @@ async fn addresses_are_versions_and_one_of_them_is_the_default() {
         bad[field] = json!(value);
         assert_eq!(save(&ann, json!({ "address": bad })).await["userErrors"], json!([{ "code": "INVALID", "field": ["address", field] }]));
     }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_removed_address_leaves_the_book_and_its_default_to_the_oldest_left() {
+    let test = TestApp::start().await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    let book = "{ viewer { addresses { id recipient isDefault } } }";
+    let first = ann.send(book, json!({})).await["viewer"]["addresses"][0]["id"].take();
+    for recipient in ["Second", "Third"] {
+        let address = json!({ "recipient": recipient, "line1": "x", "city": "x", "postalCode": "1", "countryCode": "KR" });
+        ann.send(SAVE, json!({ "input": { "address": address } })).await;
+    }
+    let remove = async |client: &Client, id: &Value| {
+        let mutation = "mutation($input: RemoveAddressInput!) {
+            removeAddress(input: $input) { customer { addresses { recipient isDefault } } userErrors { code field } } }";
+        client.send(mutation, json!({ "input": { "id": id } })).await["removeAddress"].take()
+    };
+
+    let refused = json!({ "customer": null, "userErrors": [{ "code": "NOT_FOUND", "field": ["id"] }] });
+    assert_eq!(remove(&bob, &first).await, refused, "of somebody else");
+    assert_eq!(remove(&ann, &json!("addr_1")).await, refused);
+
+    let left = remove(&ann, &first).await;
+    assert_eq!(
+        left["customer"]["addresses"],
+        json!([{ "recipient": "Second", "isDefault": true }, { "recipient": "Third", "isDefault": false }])
+    );
+    assert_eq!(remove(&ann, &first).await, refused, "it is gone already");
+    let rest = ann.send(book, json!({})).await["viewer"]["addresses"].take();
+    let left = remove(&ann, &rest[1]["id"]).await;
+    assert_eq!(left["customer"]["addresses"], json!([{ "recipient": "Second", "isDefault": true }]));
+    assert_eq!(remove(&ann, &rest[0]["id"]).await["customer"]["addresses"], json!([]));
     test.finish().await;
 }
 

@@ -40,3 +40,15 @@ pub async fn signed_in(test: &TestApp, email: &str, password: &str) -> Client {
     let tokens = log_in(&visitor, email, password).await;
     visitor.with_token(tokens["tokens"]["accessToken"].as_str().unwrap_or_else(|| panic!("{tokens:#}")))
 }
+
+/// A verified account with [`PASSWORD`], signed in.
+pub async fn owner(test: &TestApp, email: &str) -> Client {
+    account(test, email).await;
+    signed_in(test, email, PASSWORD).await
+}
+
+/// `changePassword`'s payload.
+pub async fn change_password(client: &Client, current: &str, new: &str) -> Value {
+    let mutation = "mutation($input: ChangePasswordInput!) { changePassword(input: $input) { done userErrors { code field } } }";
+    client.send(mutation, json!({ "input": { "currentPassword": current, "newPassword": new } })).await["changePassword"].take()
+}
