@@ -35,12 +35,21 @@ pub enum SealedColumn {
     AddressContent,
     OrderDeliveryNote,
     MailContent,
+    /// Of a link that moves an account.
+    NewEmail,
 }
 
 impl SealedColumn {
     /// What `keys rotate` goes through; a test compares it with the database.
-    pub const ALL: [Self; 6] =
-        [Self::CustomerEmail, Self::CustomerName, Self::CustomerPhone, Self::AddressContent, Self::OrderDeliveryNote, Self::MailContent];
+    pub const ALL: [Self; 7] = [
+        Self::CustomerEmail,
+        Self::CustomerName,
+        Self::CustomerPhone,
+        Self::NewEmail,
+        Self::AddressContent,
+        Self::OrderDeliveryNote,
+        Self::MailContent,
+    ];
 
     #[must_use]
     pub const fn table(self) -> &'static str {
@@ -49,6 +58,7 @@ impl SealedColumn {
             Self::AddressContent => "address",
             Self::OrderDeliveryNote => "orders",
             Self::MailContent => "mail",
+            Self::NewEmail => "one_time_token",
         }
     }
 
@@ -60,6 +70,7 @@ impl SealedColumn {
             Self::CustomerPhone => "phone_sealed",
             Self::AddressContent | Self::MailContent => "content_sealed",
             Self::OrderDeliveryNote => "delivery_note_sealed",
+            Self::NewEmail => "new_email_sealed",
         }
     }
 }

@@ -97,6 +97,7 @@ pub fn router(app: App, stop: CancellationToken, sockets: TaskTracker) -> Router
         .route("/webhooks/stripe", post(webhooks::stripe).layer(lane(WEBHOOKS_AT_ONCE)))
         .route("/verify", get(pages::verify))
         .route("/reset", get(pages::reset))
+        .route("/confirm-email", get(pages::confirm_email))
         .route("/assets/{file}", get(pages::asset))
         .route("/favicon.svg", get(pages::favicon))
         .route("/licenses.txt", get(pages::licenses))

@@ -34,6 +34,10 @@ pub async fn reset() -> Response {
     page("reset.html")
 }
 
+pub async fn confirm_email() -> Response {
+    page("confirm-email.html")
+}
+
 pub async fn asset(Path(file): Path<String>) -> Response {
     embedded(&format!("assets/{file}"), IMMUTABLE)
 }

@@ -1,10 +1,11 @@
-//! Forgets idempotency keys after a week, the provider's events after a month, and what workers that are gone have left. Trigger: the leader, every hour. Idempotent.
+//! Forgets idempotency keys after a week, the provider's events after a month, links that have expired, and what workers that are gone
+//! have left. Trigger: the leader, every hour. Idempotent.
 
 use chrono::TimeDelta;
 
 use crate::{
     app::App,
-    services::{ServiceError, circuit_breaker, idempotency, retry, webhook},
+    services::{ServiceError, account, circuit_breaker, idempotency, retry, webhook},
 };
 
 const KEY_LIFETIME: TimeDelta = TimeDelta::days(7);
@@ -13,5 +14,6 @@ pub async fn run(app: &App) -> Result<(), ServiceError> {
     webhook::forget(app).await?;
     circuit_breaker::forget(app).await?;
     retry::forget(app).await?;
+    account::forget_expired_links(app).await?;
     idempotency::forget_before(app, app.clock.now() - KEY_LIFETIME).await
 }

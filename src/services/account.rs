@@ -1,12 +1,16 @@
 //! Accounts: sign-up, the links in mails, passwords. Answers never tell whether an address is known.
 
+mod email_change;
 mod profile;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
-pub use self::profile::{ChangePassword, PhoneChange, UpdateProfile, UpdatedProfile, change_password, update_profile};
+pub use self::{
+    email_change::{ConfirmEmailChange, RequestEmailChange, confirm_email_change, request_email_change},
+    profile::{ChangePassword, PhoneChange, UpdateProfile, UpdatedProfile, change_password, update_profile},
+};
 use super::{InvalidInput, ServiceError, mail};
 use crate::{
     app::App,
@@ -19,12 +23,13 @@ use crate::{
     sealing::SealedColumn,
     store::{
         self,
-        customer::{Customer, NewCustomer, NewOneTimeToken, Replacement, TokenPurpose},
+        customer::{Customer, NewCustomer, NewOneTimeToken, Replacement, TokenPurpose, UsedToken},
     },
 };
 
 const VERIFY_LIFETIME: TimeDelta = TimeDelta::hours(24);
 const RESET_LIFETIME: TimeDelta = TimeDelta::minutes(30);
+const CHANGE_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 const EMAIL_RULE: &str = "An e-mail address like name@example.com.";
 const PASSWORD_RULE: &str = "10 to 128 characters.";
@@ -141,7 +146,7 @@ pub enum VerifyEmail {
 pub async fn verify_email(app: &App, token: String) -> Result<VerifyEmail, ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    let Some(customer) = use_token(&mut tx, TokenPurpose::VerifyEmail, token, now).await? else {
+    let Some((customer, _)) = use_token(&mut tx, TokenPurpose::VerifyEmail, token, now).await? else {
         return Ok(VerifyEmail::TokenInvalid);
     };
     store::customer::update_verified(&mut tx, customer.id, now).await?;
@@ -156,7 +161,8 @@ pub enum ResetPassword {
     TokenInvalid,
 }
 
-/// Uses a reset token up, sets the password and ends all sessions of the customer.
+/// Uses a reset token up, sets the password and ends all sessions of the customer. A link to move the account, which somebody asked for
+/// with the old password, is void.
 pub async fn reset_password(app: &App, token: String, new_password: &str) -> Result<ResetPassword, ServiceError> {
     let Some(password) = normalise_password(new_password).map(Zeroizing::new) else {
         return Ok(ResetPassword::Invalid(InvalidInput::new(&["newPassword"], PASSWORD_RULE)));
@@ -164,7 +170,7 @@ pub async fn reset_password(app: &App, token: String, new_password: &str) -> Res
     let password_hash = app.passwords.hash(password).await?;
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    let Some(customer) = use_token(&mut tx, TokenPurpose::ResetPassword, token, now).await? else {
+    let Some((customer, _)) = use_token(&mut tx, TokenPurpose::ResetPassword, token, now).await? else {
         return Ok(ResetPassword::TokenInvalid);
     };
     let (customer, was_verified) = (customer.id, customer.email_verified_at.is_some());
@@ -172,6 +178,7 @@ pub async fn reset_password(app: &App, token: String, new_password: &str) -> Res
         store::address::update_all_retired(&mut tx, customer, now).await?;
     }
     store::customer::update_password(&mut tx, customer, &password_hash, now).await?;
+    store::customer::void_tokens(&mut tx, customer, &[TokenPurpose::ChangeEmail], now).await?;
     let ended = store::session::update_all_revoked(&mut tx, customer, now).await?;
     tx.commit().await?;
     app.revocations.add_all(ended, now);
@@ -194,12 +201,18 @@ async fn use_token(
     purpose: TokenPurpose,
     token: String,
     now: DateTime<Utc>,
-) -> Result<Option<Customer>, ServiceError> {
+) -> Result<Option<(Customer, UsedToken)>, ServiceError> {
     let hash = SecretToken::received(token).hash();
     let Some(owner) = store::customer::find_token_owner(db, purpose, &hash).await? else { return Ok(None) };
     let customer = store::customer::lock(db, owner).await?;
-    let is_used_now = store::customer::use_token(db, purpose, &hash, now).await?;
-    Ok(customer.filter(|_| is_used_now))
+    let used = store::customer::use_token(db, purpose, &hash, now).await?;
+    Ok(customer.zip(used))
+}
+
+/// Forgets the links that have expired.
+pub async fn forget_expired_links(app: &App) -> Result<(), ServiceError> {
+    store::customer::delete_tokens_expired_before(&mut *app.db.acquire().await?, app.clock.now()).await?;
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -230,13 +243,21 @@ pub struct Recipient<'a> {
 
 async fn send_link(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, purpose: TokenPurpose) -> Result<(), ServiceError> {
     let now = app.clock.now();
-    let token = SecretToken::random();
+    let (id, token) = (OneTimeTokenId::new(), SecretToken::random());
     let (lifetime, letter) = match purpose {
         TokenPurpose::VerifyEmail => (VERIFY_LIFETIME, mail::Letter::VerifyEmail(&token)),
         TokenPurpose::ResetPassword => (RESET_LIFETIME, mail::Letter::ResetPassword(&token)),
+        TokenPurpose::ChangeEmail => (CHANGE_LIFETIME, mail::Letter::ChangeEmail(&token)),
     };
-    let stored =
-        NewOneTimeToken { id: OneTimeTokenId::new(), customer: recipient.id, purpose, hash: &token.hash(), expires_at: now + lifetime };
+    let new_email = (purpose == TokenPurpose::ChangeEmail).then_some(recipient.email);
+    let stored = NewOneTimeToken {
+        id,
+        customer: recipient.id,
+        purpose,
+        hash: &token.hash(),
+        new_email_sealed: new_email.map(|email| app.sealing.seal(SealedColumn::NewEmail, id.0, email)).transpose()?,
+        expires_at: now + lifetime,
+    };
     store::customer::replace_token(db, &stored, now).await?;
     mail::send(app, db, recipient, &letter).await
 }

@@ -62,7 +62,7 @@ pub async fn find_by_email_index(db: &mut PgConnection, index: &EmailIndex) -> R
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The customer, locked until the transaction ends.
+/// The customer, locked until the transaction ends; rows that refer to it, as a mail does, may be made meanwhile.
 pub async fn lock(db: &mut PgConnection, id: CustomerId) -> Result<Option<Customer>, StoreError> {
     let row = sqlx::query_as!(
         Customer,
@@ -70,7 +70,7 @@ pub async fn lock(db: &mut PgConnection, id: CustomerId) -> Result<Option<Custom
                   role AS "role: Role", locale AS "locale: Locale", created_at
              FROM customer
             WHERE id = $1
-              FOR UPDATE"#,
+              FOR NO KEY UPDATE"#,
         id as _,
     );
     Ok(row.fetch_optional(db).await?)
@@ -144,6 +144,27 @@ pub async fn update_verified(db: &mut PgConnection, id: CustomerId, at: DateTime
     expect_one(updated.execute(db).await?.rows_affected(), "customer")
 }
 
+/// Moves the customer to another address, which is verified; false when it is taken, which breaks the transaction.
+pub async fn update_email(
+    db: &mut PgConnection,
+    id: CustomerId,
+    email_sealed: &[u8],
+    email_index: &[u8],
+    at: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE customer SET email_sealed = $2, email_index = $3, email_verified_at = $4, updated_at = $4 WHERE id = $1",
+        id as _,
+        email_sealed,
+        email_index,
+        at,
+    );
+    match updated.execute(db).await.map_err(StoreError::from) {
+        Err(error) if error.violates("customer_email_unique") => Ok(false),
+        updated => expect_one(updated?.rows_affected(), "customer").map(|()| true),
+    }
+}
+
 /// A new password. Whoever could set it has shown that mail to the address arrives, so the address counts as verified.
 pub async fn update_password(db: &mut PgConnection, id: CustomerId, password_hash: &str, at: DateTime<Utc>) -> Result<(), StoreError> {
     let updated = sqlx::query!(
@@ -196,13 +217,17 @@ pub async fn update_role(db: &mut PgConnection, id: CustomerId, role: Role, at: 
 pub enum TokenPurpose {
     VerifyEmail,
     ResetPassword,
+    ChangeEmail,
 }
 
 impl TokenPurpose {
+    pub const ALL: [Self; 3] = [Self::VerifyEmail, Self::ResetPassword, Self::ChangeEmail];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::VerifyEmail => "VERIFY_EMAIL",
             Self::ResetPassword => "RESET_PASSWORD",
+            Self::ChangeEmail => "CHANGE_EMAIL",
         }
     }
 }
@@ -212,6 +237,8 @@ pub struct NewOneTimeToken<'a> {
     pub customer: CustomerId,
     pub purpose: TokenPurpose,
     pub hash: &'a [u8],
+    /// For `ChangeEmail` alone.
+    pub new_email_sealed: Option<Vec<u8>>,
     pub expires_at: DateTime<Utc>,
 }
 
@@ -237,11 +264,13 @@ pub async fn void_tokens(
 pub async fn replace_token(db: &mut PgConnection, token: &NewOneTimeToken<'_>, at: DateTime<Utc>) -> Result<(), StoreError> {
     void_tokens(db, token.customer, &[token.purpose], at).await?;
     sqlx::query!(
-        "INSERT INTO one_time_token (id, customer_id, purpose, token_hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO one_time_token (id, customer_id, purpose, token_hash, new_email_sealed, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         token.id as _,
         token.customer as _,
         token.purpose.as_str(),
         token.hash,
+        token.new_email_sealed.as_deref(),
         at,
         token.expires_at,
     )
@@ -260,13 +289,31 @@ pub async fn find_token_owner(db: &mut PgConnection, purpose: TokenPurpose, hash
     Ok(customer.fetch_optional(db).await?)
 }
 
-/// Uses a token up; false when it is used or expired. One statement, so that two uses at the same moment are one.
-pub async fn use_token(db: &mut PgConnection, purpose: TokenPurpose, hash: &[u8], at: DateTime<Utc>) -> Result<bool, StoreError> {
-    let used = sqlx::query!(
-        "UPDATE one_time_token SET used_at = $3 WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > $3",
+pub struct UsedToken {
+    pub id: OneTimeTokenId,
+    pub new_email_sealed: Option<Vec<u8>>,
+}
+
+/// Uses a token up; `None` when it is used or expired. One statement, so that two uses at the same moment are one.
+pub async fn use_token(
+    db: &mut PgConnection,
+    purpose: TokenPurpose,
+    hash: &[u8],
+    at: DateTime<Utc>,
+) -> Result<Option<UsedToken>, StoreError> {
+    let used = sqlx::query_as!(
+        UsedToken,
+        r#"UPDATE one_time_token SET used_at = $3 WHERE token_hash = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > $3
+        RETURNING id AS "id: OneTimeTokenId", new_email_sealed"#,
         hash,
         purpose.as_str(),
         at,
     );
-    Ok(used.execute(db).await?.rows_affected() == 1)
+    Ok(used.fetch_optional(db).await?)
+}
+
+/// Forgets tokens that expired before this moment.
+pub async fn delete_tokens_expired_before(db: &mut PgConnection, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM one_time_token WHERE expires_at < $1", at).execute(db).await?;
+    Ok(())
 }

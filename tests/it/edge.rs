@@ -176,7 +176,7 @@ async fn health_tells_alive_ready_and_degraded() {
 async fn the_pages_are_served_with_a_strict_policy() {
     let test = TestApp::start().await;
     let client = test.anonymous();
-    for path in ["/", "/verify?token=x", "/reset?token=x", "/dev/mailbox"] {
+    for path in ["/", "/verify?token=x", "/reset?token=x", "/confirm-email?token=x", "/dev/mailbox"] {
         let response = client.get(path).send().await.unwrap();
         assert_eq!(response.status(), 200, "{path}: run `make web`");
         let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();

@@ -3,6 +3,7 @@
 mod support;
 
 mod accounts;
+mod addresses;
 mod audit;
 mod batches;
 mod browser;
@@ -20,7 +21,9 @@ mod layers;
 mod orders;
 mod outages;
 mod oversell;
+mod passwords;
 mod payments;
+mod profile;
 mod purchase;
 mod races;
 mod rate_limits;

@@ -1,15 +1,15 @@
-//! Mutations of a signed-in customer's own account.
+//! Mutations of a customer's own account: password, profile, address.
 
 use async_graphql::{Context, InputObject, MaybeUndefined, Object, Result, SimpleObject};
 use zeroize::Zeroizing;
 
-use super::{Customer, Locale};
+use super::{Customer, Locale, token_invalid};
 use crate::{
     resolvers::{
         context::ContextExt,
         errors::{UserError, UserErrorCode},
     },
-    services::account::{self, ChangePassword, PhoneChange, UpdateProfile, UpdatedProfile},
+    services::account::{self, ChangePassword, ConfirmEmailChange, PhoneChange, RequestEmailChange, UpdateProfile, UpdatedProfile},
 };
 
 #[derive(InputObject)]
@@ -48,6 +48,37 @@ pub struct UpdateProfilePayload {
     user_errors: Vec<UserError>,
 }
 
+#[derive(InputObject)]
+pub struct RequestEmailChangeInput {
+    #[graphql(secret)]
+    new_email: String,
+    /// The present one.
+    #[graphql(secret)]
+    password: String,
+}
+
+/// The same answer whether or not the new address has an account.
+#[derive(SimpleObject)]
+pub struct RequestEmailChangePayload {
+    /// A mail with a link is on its way to the new address, and a notice to the present one.
+    accepted: bool,
+    user_errors: Vec<UserError>,
+}
+
+#[derive(InputObject)]
+pub struct ConfirmEmailChangeInput {
+    /// From the link of the mail.
+    #[graphql(secret)]
+    token: String,
+}
+
+#[derive(SimpleObject)]
+pub struct ConfirmEmailChangePayload {
+    /// The account with its new address, which is verified.
+    customer: Option<Customer>,
+    user_errors: Vec<UserError>,
+}
+
 #[derive(Default)]
 pub struct OwnAccountMutation;
 
@@ -81,6 +112,31 @@ impl OwnAccountMutation {
             }
             UpdatedProfile::Invalid(invalid) => UpdateProfilePayload { customer: None, user_errors: vec![invalid.into()] },
         })
+    }
+
+    /// Mails a link to the new address, and a notice to the present one. The account moves with `confirmEmailChange`; a later request
+    /// makes earlier links useless.
+    async fn request_email_change(&self, ctx: &Context<'_>, input: RequestEmailChangeInput) -> Result<RequestEmailChangePayload> {
+        let viewer = ctx.signed_in()?;
+        let password = Zeroizing::new(input.password);
+        let user_error = match account::request_email_change(ctx.app(), viewer, &input.new_email, &password).await? {
+            RequestEmailChange::Accepted => return Ok(RequestEmailChangePayload { accepted: true, user_errors: Vec::new() }),
+            RequestEmailChange::Invalid(invalid) => invalid.into(),
+            RequestEmailChange::BadCredentials => wrong_password("password"),
+        };
+        Ok(RequestEmailChangePayload { accepted: false, user_errors: vec![user_error] })
+    }
+
+    /// Moves the account to the address that the link was mailed to; it works once, for 24 hours, and while no other account has the
+    /// address. Links that were mailed to the old address stop working.
+    async fn confirm_email_change(&self, ctx: &Context<'_>, input: ConfirmEmailChangeInput) -> Result<ConfirmEmailChangePayload> {
+        match account::confirm_email_change(ctx.app(), input.token).await? {
+            ConfirmEmailChange::Done(customer) => {
+                let customer = ctx.loader().load_one(customer).await?.map(Customer);
+                Ok(ConfirmEmailChangePayload { customer, user_errors: Vec::new() })
+            }
+            ConfirmEmailChange::TokenInvalid => Ok(ConfirmEmailChangePayload { customer: None, user_errors: vec![token_invalid()] }),
+        }
     }
 }
 

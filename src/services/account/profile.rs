@@ -45,7 +45,7 @@ pub async fn change_password(app: &App, viewer: Viewer, current: &str, new: &str
         return Ok(ChangePassword::BadCredentials);
     }
     store::customer::update_password_hash(&mut tx, known.id, &password_hash, now).await?;
-    store::customer::void_tokens(&mut tx, known.id, &[TokenPurpose::ResetPassword], now).await?;
+    store::customer::void_tokens(&mut tx, known.id, &[TokenPurpose::ResetPassword, TokenPurpose::ChangeEmail], now).await?;
     let ended = store::session::update_others_revoked(&mut tx, known.id, viewer.session, now).await?;
     mail::send_to_customer(app, &mut tx, known.id, &Letter::PasswordChanged).await?;
     tx.commit().await?;

@@ -14,6 +14,10 @@ pub enum Letter<'a> {
     /// To an address that somebody wants to use and that has an account.
     AlreadyRegistered,
     PasswordChanged,
+    /// To the new address.
+    ChangeEmail(&'a SecretToken),
+    /// To the present address.
+    EmailChangeRequested,
     /// An order was called off, by its customer or by staff.
     Cancelled {
         order_number: &'a str,
@@ -44,6 +48,8 @@ impl Letter<'_> {
             Self::ResetPassword(_) => "reset-password",
             Self::AlreadyRegistered => "already-registered",
             Self::PasswordChanged => "password-changed",
+            Self::ChangeEmail(_) => "change-email",
+            Self::EmailChangeRequested => "email-change-requested",
             Self::Cancelled { .. } => "order-cancelled",
             Self::Refunded { .. } => "order-refunded",
         }
@@ -62,6 +68,7 @@ impl Letter<'_> {
         let (page, token, english, korean) = match self {
             Self::VerifyEmail(token) => ("verify", token, "Confirm your address", "이메일 주소 확인하기"),
             Self::ResetPassword(token) => ("reset", token, "Set a new password", "새 비밀번호 설정하기"),
+            Self::ChangeEmail(token) => ("confirm-email", token, "Confirm the new address", "새 이메일 주소 확인하기"),
             _ => return None,
         };
         let label = match locale {
@@ -97,6 +104,21 @@ impl Letter<'_> {
                 &[
                     "The password of your account has been changed, and every other device has been signed out.",
                     "If it was not you, ask for a new password at once: that ends all sessions.",
+                ],
+            ),
+            Self::ChangeEmail(_) => letter(
+                "Confirm your new e-mail address",
+                &[
+                    "Your WhiteMonday account is to use this address from now on. Please confirm it within 24 hours.",
+                    "If you did not ask for this, ignore this mail: nothing changes.",
+                ],
+            ),
+            Self::EmailChangeRequested => letter(
+                "Your account is to use another e-mail address",
+                &[
+                    "Somebody, hopefully you, asked to move your account to another e-mail address. It moves when the link that we mailed \
+                     there is opened.",
+                    "If it was not you, change your password at once: that makes the link useless.",
                 ],
             ),
             Self::Cancelled { order_number } => letter(
@@ -141,6 +163,20 @@ impl Letter<'_> {
                 &[
                     "계정의 비밀번호가 변경되었고 다른 모든 기기에서 로그아웃되었습니다.",
                     "직접 변경하신 것이 아니라면 바로 비밀번호를 재설정해 주세요. 모든 기기에서 로그아웃됩니다.",
+                ],
+            ),
+            Self::ChangeEmail(_) => letter(
+                "새 이메일 주소를 확인해 주세요",
+                &[
+                    "앞으로 WhiteMonday 계정에 이 주소를 사용하도록 요청하셨습니다. 24시간 안에 확인해 주세요.",
+                    "요청하신 적이 없다면 이 메일을 무시하셔도 됩니다. 아무것도 바뀌지 않습니다.",
+                ],
+            ),
+            Self::EmailChangeRequested => letter(
+                "계정의 이메일 주소 변경이 요청되었습니다",
+                &[
+                    "계정의 이메일 주소를 다른 주소로 변경하려는 요청이 있었습니다. 새 주소로 보낸 링크를 확인하면 변경됩니다.",
+                    "직접 요청하신 것이 아니라면 바로 비밀번호를 변경해 주세요. 그러면 링크를 사용할 수 없게 됩니다.",
                 ],
             ),
             Self::Cancelled { order_number } => letter(

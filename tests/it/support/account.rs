@@ -12,6 +12,8 @@ pub const LOG_IN: &str =
 pub const REFRESH: &str =
     "mutation($input: RefreshSessionInput!) { refreshSession(input: $input) { tokens { accessToken refreshToken } userErrors { code } } }";
 pub const VIEWER: &str = "{ viewer { id email name phone role } }";
+pub const SAVE: &str =
+    "mutation($input: SaveAddressInput!) { saveAddress(input: $input) { address { id recipient isDefault } userErrors { code field } } }";
 
 pub async fn sign_up(client: &Client, email: &str, name: &str, password: &str) -> Value {
     let input = json!({ "email": email, "password": password, "name": name, "phone": "010-1234-5678" });

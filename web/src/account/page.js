@@ -1,4 +1,4 @@
-// What the verify and reset pages share: the frame, the one live result line, and the form that asks for a new link.
+// What the pages of links in mails share: the frame, the one live result line, and the form that asks for a new link.
 
 import "./account.css";
 import { ApiError, call } from "../lib/api.js";

@@ -10,6 +10,13 @@ const en = {
     invalid: "This link has expired or was used before. If you have confirmed your address already, just sign in.",
     again: "Get a new link",
   },
+  confirmEmail: {
+    title: "Confirm your new e-mail address",
+    lead: "Press the button, and your account uses this address from now on.",
+    button: "Confirm the new address",
+    done: (email) => (email ? `Your account uses ${email} now. Sign in with it from now on.` : "Your account uses the new address now. Sign in with it from now on."),
+    invalid: "This link has expired or was used before, or the address has an account of its own by now. You can ask for another link in your account.",
+  },
   reset: {
     title: "Choose a new password",
     label: "New password",
@@ -40,6 +47,13 @@ const ko = {
     done: (email) => (email ? `${email} 주소가 확인되었습니다. 이제 로그인할 수 있습니다.` : "이메일 주소가 확인되었습니다. 이제 로그인할 수 있습니다."),
     invalid: "만료되었거나 이미 사용한 링크입니다. 이미 확인을 마쳤다면 바로 로그인해 주세요.",
     again: "새 링크 받기",
+  },
+  confirmEmail: {
+    title: "새 이메일 주소 확인",
+    lead: "아래 버튼을 누르면 앞으로 계정에 이 주소를 사용합니다.",
+    button: "새 이메일 주소 확인하기",
+    done: (email) => (email ? `계정의 이메일 주소가 ${email}(으)로 변경되었습니다. 이제 이 주소로 로그인해 주세요.` : "계정의 이메일 주소가 변경되었습니다. 이제 새 주소로 로그인해 주세요."),
+    invalid: "만료되었거나 이미 사용한 링크이거나, 이미 가입된 주소입니다. 계정에서 새 링크를 요청할 수 있습니다.",
   },
   reset: {
     title: "새 비밀번호 설정",
