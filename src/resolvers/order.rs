@@ -59,7 +59,7 @@ impl Order {
         self.0.status.into()
     }
 
-    /// For its owner and for staff.
+    /// For its owner and for staff; null when the customer has deleted the account since.
     async fn customer(&self, ctx: &Context<'_>) -> Result<Option<Customer>> {
         Ok(ctx.loader().load_one(self.0.customer_id).await?.map(Customer))
     }
@@ -85,15 +85,11 @@ impl Order {
         Ok(money::Money::new(minor, self.0.currency).into())
     }
 
-    /// The address as it was when the order was made.
+    /// The address as it was when the order was made; null when the customer has deleted the account since.
     async fn shipping_address(&self, ctx: &Context<'_>) -> Result<Option<ShippingAddress>> {
-        match self.0.address_id {
-            Some(id) => {
-                let address = ctx.loader().load_one(id).await?.ok_or(StoreError::Missing("address of an order"))?;
-                Ok(Some(ShippingAddress(address::open(ctx, &address)?)))
-            }
-            None => Ok(None),
-        }
+        let Some(id) = self.0.address_id else { return Ok(None) };
+        let Some(address) = ctx.loader().load_one(id).await? else { return Ok(None) };
+        Ok(Some(ShippingAddress(address::open(ctx, &address)?)))
     }
 
     async fn delivery_note(&self, ctx: &Context<'_>) -> Result<Option<String>> {

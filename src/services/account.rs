@@ -1,5 +1,6 @@
 //! Accounts: sign-up, the links in mails, passwords. Answers never tell whether an address is known.
 
+mod deletion;
 mod email_change;
 mod profile;
 
@@ -8,6 +9,7 @@ use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
 pub use self::{
+    deletion::{DeleteAccount, delete_account},
     email_change::{ConfirmEmailChange, RequestEmailChange, confirm_email_change, request_email_change},
     profile::{ChangePassword, PhoneChange, UpdateProfile, UpdatedProfile, change_password, update_profile},
 };
@@ -88,9 +90,13 @@ pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> 
     };
 
     let mut tx = app.db.begin().await?;
-    if store::customer::insert(&mut tx, &new, now).await? {
-        send_link(app, &mut tx, &Recipient { id, email: email.as_str(), locale }, TokenPurpose::VerifyEmail).await?;
-    } else if let Some(known) = store::customer::lock_by_email_index(&mut tx, &new.email_index).await? {
+    loop {
+        if store::customer::insert(&mut tx, &new, now).await? {
+            send_link(app, &mut tx, &Recipient { id, email: email.as_str(), locale }, TokenPurpose::VerifyEmail).await?;
+            break;
+        }
+        // Given up since: its account has been deleted or has moved.
+        let Some(known) = store::customer::lock_by_email_index(&mut tx, &new.email_index).await? else { continue };
         if known.email_verified_at.is_some() {
             let recipient = Recipient { id: known.id, email: email.as_str(), locale: known.locale };
             mail::send(app, &mut tx, &recipient, &mail::Letter::AlreadyRegistered).await?;
@@ -98,13 +104,14 @@ pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> 
             let replacement = Replacement {
                 name_sealed: app.sealing.seal(SealedColumn::CustomerName, known.id.0, &name)?,
                 phone_sealed: seal_phone(known.id)?,
-                password_hash: new.password_hash,
+                password_hash: new.password_hash.clone(),
                 locale,
             };
             store::customer::update_unverified(&mut tx, known.id, &replacement, now).await?;
             forget_stranger(app, &mut tx, known.id).await?;
             send_link(app, &mut tx, &Recipient { id: known.id, email: email.as_str(), locale }, TokenPurpose::VerifyEmail).await?;
         }
+        break;
     }
     tx.commit().await?;
     app.mail_waiting.notify_one();

@@ -50,7 +50,7 @@ pub async fn save(app: &App, customer: CustomerId, input: SaveAddress) -> Result
     let key = input.idempotency_key.map(|key| Key { customer, mutation: "saveAddress", key, request_hash: &request_hash });
 
     let mut tx = app.db.begin().await?;
-    let book = store::address::lock_book(&mut tx, customer).await?;
+    let book = store::address::lock_book(&mut tx, customer).await?.ok_or(ServiceError::NoAccount)?;
     if let Some(key) = &key {
         match store::idempotency::find(&mut tx, key).await? {
             Earlier::Same(id) => return Ok(SavedAddress::Saved(AddressId(id))),
@@ -93,7 +93,7 @@ pub enum RemovedAddress {
 /// transaction; the customer's row is locked.
 pub async fn remove(app: &App, customer: CustomerId, id: AddressId) -> Result<RemovedAddress, ServiceError> {
     let mut tx = app.db.begin().await?;
-    let book = store::address::lock_book(&mut tx, customer).await?;
+    let book = store::address::lock_book(&mut tx, customer).await?.ok_or(ServiceError::NoAccount)?;
     let Some(removed) = book.iter().find(|entry| entry.id == id) else {
         return Ok(RemovedAddress::NoSuchAddress);
     };

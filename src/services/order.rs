@@ -166,6 +166,12 @@ impl Change {
         let Some(order) = store::order::lock(&mut tx, id, actor.owner()).await? else {
             return Ok(Err(Changed::NotFound));
         };
+        // Asked with the order locked: whoever deletes an account holds its orders.
+        if let Some(owner) = actor.owner()
+            && store::customer::list_by_ids(&mut tx, &[owner]).await?.is_empty()
+        {
+            return Err(ServiceError::NoAccount);
+        }
         if let Some(request) = &request {
             match store::idempotency::find(&mut tx, &request.key(actor)).await? {
                 Earlier::Same(_) => return Ok(Err(Changed::Done(id))),

@@ -18,7 +18,7 @@ pub struct Address {
 pub async fn list_for_customers(db: &mut PgConnection, customers: &[CustomerId]) -> Result<Vec<Address>, StoreError> {
     let rows = sqlx::query_as!(
         Address,
-        r#"SELECT id AS "id: AddressId", customer_id AS "customer_id: CustomerId", content_sealed, is_default
+        r#"SELECT id AS "id: AddressId", customer_id AS "customer_id: CustomerId", content_sealed AS "content_sealed!", is_default
              FROM address
             WHERE customer_id = ANY($1) AND retired_at IS NULL
             ORDER BY created_at, id"#,
@@ -27,22 +27,26 @@ pub async fn list_for_customers(db: &mut PgConnection, customers: &[CustomerId])
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Versions by id, retired ones too: orders keep theirs.
+/// Versions by id, retired ones too: orders keep theirs, until the customer's account is deleted.
 pub async fn list_by_ids(db: &mut PgConnection, ids: &[AddressId]) -> Result<Vec<Address>, StoreError> {
     let rows = sqlx::query_as!(
         Address,
-        r#"SELECT id AS "id: AddressId", customer_id AS "customer_id: CustomerId", content_sealed, is_default
+        r#"SELECT id AS "id: AddressId", customer_id AS "customer_id: CustomerId", content_sealed AS "content_sealed!", is_default
              FROM address
-            WHERE id = ANY($1)"#,
+            WHERE id = ANY($1) AND content_sealed IS NOT NULL"#,
         ids as _,
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The customer's standing addresses, the customer's row locked: two saves at the same moment follow one another.
-pub async fn lock_book(db: &mut PgConnection, customer: CustomerId) -> Result<Vec<Address>, StoreError> {
-    sqlx::query!("SELECT id FROM customer WHERE id = $1 FOR NO KEY UPDATE", customer as _).fetch_one(&mut *db).await?;
-    list_for_customers(db, &[customer]).await
+/// The customer's standing addresses, the customer's row locked: two saves at the same moment follow one another. `None` when the
+/// account is deleted.
+pub async fn lock_book(db: &mut PgConnection, customer: CustomerId) -> Result<Option<Vec<Address>>, StoreError> {
+    let lock = sqlx::query!("SELECT id FROM customer WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", customer as _);
+    if lock.fetch_optional(&mut *db).await?.is_none() {
+        return Ok(None);
+    }
+    list_for_customers(db, &[customer]).await.map(Some)
 }
 
 /// Empties a customer's address book; orders keep their versions.
@@ -63,6 +67,18 @@ pub async fn update_retired(db: &mut PgConnection, id: AddressId, at: DateTime<U
 pub async fn update_default(db: &mut PgConnection, id: AddressId) -> Result<(), StoreError> {
     let updated = sqlx::query!("UPDATE address SET is_default = true WHERE id = $1 AND retired_at IS NULL", id as _);
     expect_one(updated.execute(db).await?.rows_affected(), "standing address")
+}
+
+/// Erases all addresses of a customer, those of orders too.
+pub async fn erase(db: &mut PgConnection, customer: CustomerId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE address SET content_sealed = NULL, retired_at = coalesce(retired_at, $2), is_default = false WHERE customer_id = $1",
+        customer as _,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 pub struct NewAddress {

@@ -33,26 +33,25 @@ pub struct NewCustomer {
     pub locale: Locale,
 }
 
+/// The customers with these ids; who has deleted the account is none any more.
 pub async fn list_by_ids(db: &mut PgConnection, ids: &[CustomerId]) -> Result<Vec<Customer>, StoreError> {
     let rows = sqlx::query_as!(
         Customer,
-        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+        r#"SELECT id AS "id: CustomerId", email_sealed AS "email_sealed!", email_verified_at, name_sealed AS "name_sealed!", phone_sealed,
+                  password_hash AS "password_hash!",
                   role AS "role: Role", locale AS "locale: Locale", created_at
              FROM customer
-            WHERE id = ANY($1)"#,
+            WHERE id = ANY($1) AND deleted_at IS NULL"#,
         ids as _,
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-pub async fn get(db: &mut PgConnection, id: CustomerId) -> Result<Customer, StoreError> {
-    list_by_ids(db, &[id]).await?.pop().ok_or(StoreError::Missing("customer"))
-}
-
 pub async fn find_by_email_index(db: &mut PgConnection, index: &EmailIndex) -> Result<Option<Customer>, StoreError> {
     let row = sqlx::query_as!(
         Customer,
-        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+        r#"SELECT id AS "id: CustomerId", email_sealed AS "email_sealed!", email_verified_at, name_sealed AS "name_sealed!", phone_sealed,
+                  password_hash AS "password_hash!",
                   role AS "role: Role", locale AS "locale: Locale", created_at
              FROM customer
             WHERE email_index = $1 OR email_index_even = $2"#,
@@ -66,10 +65,11 @@ pub async fn find_by_email_index(db: &mut PgConnection, index: &EmailIndex) -> R
 pub async fn lock(db: &mut PgConnection, id: CustomerId) -> Result<Option<Customer>, StoreError> {
     let row = sqlx::query_as!(
         Customer,
-        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+        r#"SELECT id AS "id: CustomerId", email_sealed AS "email_sealed!", email_verified_at, name_sealed AS "name_sealed!", phone_sealed,
+                  password_hash AS "password_hash!",
                   role AS "role: Role", locale AS "locale: Locale", created_at
              FROM customer
-            WHERE id = $1
+            WHERE id = $1 AND deleted_at IS NULL
               FOR NO KEY UPDATE"#,
         id as _,
     );
@@ -80,7 +80,8 @@ pub async fn lock(db: &mut PgConnection, id: CustomerId) -> Result<Option<Custom
 pub async fn lock_by_email_index(db: &mut PgConnection, index: &EmailIndex) -> Result<Option<Customer>, StoreError> {
     let row = sqlx::query_as!(
         Customer,
-        r#"SELECT id AS "id: CustomerId", email_sealed, email_verified_at, name_sealed, phone_sealed, password_hash,
+        r#"SELECT id AS "id: CustomerId", email_sealed AS "email_sealed!", email_verified_at, name_sealed AS "name_sealed!", phone_sealed,
+                  password_hash AS "password_hash!",
                   role AS "role: Role", locale AS "locale: Locale", created_at
              FROM customer
             WHERE email_index = $1 OR email_index_even = $2
@@ -196,7 +197,7 @@ pub async fn update_profile(db: &mut PgConnection, id: CustomerId, change: &Prof
         "UPDATE customer
             SET name_sealed = coalesce($2, name_sealed), phone_sealed = CASE WHEN $3 THEN $4 ELSE phone_sealed END,
                 locale = coalesce($5, locale), updated_at = $6
-          WHERE id = $1",
+          WHERE id = $1 AND deleted_at IS NULL",
         id as _,
         change.name_sealed.as_deref(),
         change.phone_sealed.is_some(),
@@ -210,6 +211,19 @@ pub async fn update_profile(db: &mut PgConnection, id: CustomerId, change: &Prof
 pub async fn update_role(db: &mut PgConnection, id: CustomerId, role: Role, at: DateTime<Utc>) -> Result<(), StoreError> {
     let updated = sqlx::query!("UPDATE customer SET role = $2, updated_at = $3 WHERE id = $1", id as _, role as _, at);
     expect_one(updated.execute(db).await?.rows_affected(), "customer")
+}
+
+/// Erases what is personal of a customer, for ever. Call with the row locked.
+pub async fn erase(db: &mut PgConnection, id: CustomerId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let erased = sqlx::query!(
+        "UPDATE customer
+            SET email_sealed = NULL, email_index = NULL, email_verified_at = NULL, name_sealed = NULL, phone_sealed = NULL,
+                password_hash = NULL, role = 'CUSTOMER', deleted_at = $2, updated_at = $2
+          WHERE id = $1 AND deleted_at IS NULL",
+        id as _,
+        at,
+    );
+    expect_one(erased.execute(db).await?.rows_affected(), "customer")
 }
 
 /// What a one-time token is good for.
@@ -310,6 +324,12 @@ pub async fn use_token(
         at,
     );
     Ok(used.fetch_optional(db).await?)
+}
+
+/// Forgets all tokens of a customer.
+pub async fn delete_tokens(db: &mut PgConnection, customer: CustomerId) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM one_time_token WHERE customer_id = $1", customer as _).execute(db).await?;
+    Ok(())
 }
 
 /// Forgets tokens that expired before this moment.

@@ -38,3 +38,9 @@ pub async fn update_sent(db: &mut PgConnection, id: MailId, at: DateTime<Utc>) -
     sqlx::query!("UPDATE mail SET sent_at = $2, content_sealed = NULL WHERE id = $1 AND sent_at IS NULL", id as _, at).execute(db).await?;
     Ok(())
 }
+
+/// Takes back what is not sent yet; whoever has it in hand sends it still.
+pub async fn delete_unsent(db: &mut PgConnection, customer: CustomerId) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM mail WHERE customer_id = $1 AND sent_at IS NULL", customer as _).execute(db).await?;
+    Ok(())
+}

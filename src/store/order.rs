@@ -398,6 +398,56 @@ pub async fn update_tracking_number(db: &mut PgConnection, id: OrderId, tracking
     expect_one(updated.execute(db).await?.rows_affected(), "order")
 }
 
+/// Keeps a customer from buying, and others from changing the customer's orders, until the transaction ends; false when somebody is
+/// just doing so. By the SQL function `lock_purchases`. Call with the customer's row locked.
+pub async fn lock_purchases(db: &mut PgConnection, customer: CustomerId) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar!(r#"SELECT lock_purchases($1) AS "locked!""#, customer as _).fetch_one(db).await?)
+}
+
+/// Whether the customer has an order that may go on by itself, or one whose money is still moving.
+pub async fn has_unfinished(db: &mut PgConnection, customer: CustomerId) -> Result<bool, StoreError> {
+    let unfinished = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM orders o
+                WHERE o.customer_id = $1
+                  AND (o.status NOT IN ('DELIVERED', 'PAYMENT_FAILED', 'CANCELLED', 'EXPIRED', 'REFUNDED', 'PARTLY_REFUNDED')
+                       OR EXISTS (SELECT FROM payment p
+                                   WHERE p.order_id = o.id AND p.status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION', 'UNKNOWN'))
+                       OR EXISTS (SELECT FROM refund r WHERE r.order_id = o.id AND r.status IN ('REQUESTED', 'UNKNOWN')))) AS "unfinished!""#,
+        customer as _,
+    );
+    Ok(unfinished.fetch_one(db).await?)
+}
+
+/// Erases what a customer wrote into orders, and counts it as a change of each of them. Call with the rows locked.
+pub async fn erase(db: &mut PgConnection, customer: CustomerId, at: DateTime<Utc>) -> Result<Vec<OrderId>, StoreError> {
+    // The reason of a cancellation is that of its refund too.
+    sqlx::query!(
+        "UPDATE refund r SET reason = NULL
+           FROM orders o
+           JOIN order_event e ON e.order_id = o.id AND e.reason_code = 'CUSTOMER'
+          WHERE o.customer_id = $1 AND r.order_id = o.id AND r.reason = e.reason",
+        customer as _,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "UPDATE order_event e SET reason = NULL
+           FROM orders o
+          WHERE o.customer_id = $1 AND e.order_id = o.id AND e.reason_code = 'CUSTOMER' AND e.reason IS NOT NULL",
+        customer as _,
+    )
+    .execute(&mut *db)
+    .await?;
+    let orders = sqlx::query_scalar!(
+        r#"UPDATE orders SET delivery_note_sealed = NULL, version = version + 1, updated_at = $2
+            WHERE customer_id = $1 RETURNING id AS "id: OrderId""#,
+        customer as _,
+        at,
+    );
+    Ok(orders.fetch_all(db).await?)
+}
+
 pub struct NewOrder<'a> {
     pub id: OrderId,
     pub number: String,

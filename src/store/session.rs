@@ -160,6 +160,14 @@ async fn update_revoked_except(
     Ok(ids.fetch_all(db).await?)
 }
 
+/// Forgets on which devices the sessions of a customer were.
+pub async fn erase(db: &mut PgConnection, customer: CustomerId) -> Result<(), StoreError> {
+    sqlx::query!("UPDATE session SET user_agent = NULL WHERE customer_id = $1 AND user_agent IS NOT NULL", customer as _)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Sessions that ended after `since`, with the moment.
 pub async fn list_revoked_since(db: &mut PgConnection, since: DateTime<Utc>) -> Result<Vec<(SessionId, DateTime<Utc>)>, StoreError> {
     let rows = sqlx::query!(r#"SELECT id AS "id: SessionId", revoked_at AS "revoked_at!" FROM session WHERE revoked_at > $1"#, since)

@@ -21,7 +21,7 @@ async fn failed_order(test: &TestApp, sale: FlashSaleId) -> (Client, String) {
 }
 
 /// The provider takes the money of an order's one try after all, and tells of it.
-async fn charge_late(test: &TestApp, order: &str) {
+pub async fn charge_late(test: &TestApp, order: &str) {
     let id = OrderId::parse(order).unwrap();
     let (attempt, amount): (uuid::Uuid, i64) =
         sqlx::query_as("SELECT id, amount_minor FROM payment WHERE order_id = $1").bind(id.0).fetch_one(&test.app.db).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod account_deletion;
 mod accounts;
 mod addresses;
 mod audit;

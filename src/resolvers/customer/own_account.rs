@@ -9,7 +9,9 @@ use crate::{
         context::ContextExt,
         errors::{UserError, UserErrorCode},
     },
-    services::account::{self, ChangePassword, ConfirmEmailChange, PhoneChange, RequestEmailChange, UpdateProfile, UpdatedProfile},
+    services::account::{
+        self, ChangePassword, ConfirmEmailChange, DeleteAccount, PhoneChange, RequestEmailChange, UpdateProfile, UpdatedProfile,
+    },
 };
 
 #[derive(InputObject)]
@@ -79,6 +81,20 @@ pub struct ConfirmEmailChangePayload {
     user_errors: Vec<UserError>,
 }
 
+/// `WRONG_STATE` while an order is on its way, or its money is.
+#[derive(InputObject)]
+pub struct DeleteAccountInput {
+    #[graphql(secret)]
+    password: String,
+}
+
+#[derive(SimpleObject)]
+pub struct DeleteAccountPayload {
+    /// The account is gone, and all its sessions have ended.
+    done: bool,
+    user_errors: Vec<UserError>,
+}
+
 #[derive(Default)]
 pub struct OwnAccountMutation;
 
@@ -137,6 +153,20 @@ impl OwnAccountMutation {
             }
             ConfirmEmailChange::TokenInvalid => Ok(ConfirmEmailChangePayload { customer: None, user_errors: vec![token_invalid()] }),
         }
+    }
+
+    /// Deletes the account and everything personal in it, for ever; orders stay without name, address and notes. `WRONG_STATE` unless
+    /// every order is finished and no money is moving. The e-mail address can be signed up anew.
+    async fn delete_account(&self, ctx: &Context<'_>, input: DeleteAccountInput) -> Result<DeleteAccountPayload> {
+        let viewer = ctx.signed_in()?;
+        let user_error = match account::delete_account(ctx.app(), viewer, &Zeroizing::new(input.password)).await? {
+            DeleteAccount::Done => return Ok(DeleteAccountPayload { done: true, user_errors: Vec::new() }),
+            DeleteAccount::BadCredentials => wrong_password("password"),
+            DeleteAccount::WrongState => {
+                UserError::new(UserErrorCode::WrongState, &[], "An order is not finished, or its money is still moving: try again later.")
+            }
+        };
+        Ok(DeleteAccountPayload { done: false, user_errors: vec![user_error] })
     }
 }
 

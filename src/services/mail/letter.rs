@@ -18,6 +18,8 @@ pub enum Letter<'a> {
     ChangeEmail(&'a SecretToken),
     /// To the present address.
     EmailChangeRequested,
+    /// The last one.
+    AccountDeleted,
     /// An order was called off, by its customer or by staff.
     Cancelled {
         order_number: &'a str,
@@ -50,6 +52,7 @@ impl Letter<'_> {
             Self::PasswordChanged => "password-changed",
             Self::ChangeEmail(_) => "change-email",
             Self::EmailChangeRequested => "email-change-requested",
+            Self::AccountDeleted => "account-deleted",
             Self::Cancelled { .. } => "order-cancelled",
             Self::Refunded { .. } => "order-refunded",
         }
@@ -121,6 +124,13 @@ impl Letter<'_> {
                     "If it was not you, change your password at once: that makes the link useless.",
                 ],
             ),
+            Self::AccountDeleted => letter(
+                "Your account is deleted",
+                &[
+                    "Your account and everything personal in it is deleted. We keep your orders without your name and address.",
+                    "You can sign up with this address again whenever you like. Thank you for having been with us.",
+                ],
+            ),
             Self::Cancelled { order_number } => letter(
                 &format!("Order {order_number} is cancelled"),
                 &[&format!("Your order {order_number} is cancelled."), "If it was paid, the money goes back: we write again when it has."],
@@ -177,6 +187,13 @@ impl Letter<'_> {
                 &[
                     "계정의 이메일 주소를 다른 주소로 변경하려는 요청이 있었습니다. 새 주소로 보낸 링크를 확인하면 변경됩니다.",
                     "직접 요청하신 것이 아니라면 바로 비밀번호를 변경해 주세요. 그러면 링크를 사용할 수 없게 됩니다.",
+                ],
+            ),
+            Self::AccountDeleted => letter(
+                "계정이 삭제되었습니다",
+                &[
+                    "계정과 계정의 모든 개인정보가 삭제되었습니다. 주문 기록은 이름과 주소 없이 보관됩니다.",
+                    "언제든지 이 주소로 다시 가입하실 수 있습니다. 그동안 이용해 주셔서 감사합니다.",
                 ],
             ),
             Self::Cancelled { order_number } => letter(

@@ -18,7 +18,7 @@ use crate::{
         purchase::{CONTENTION_WAITS, MAX_NOTE_CHARACTERS, check_payment_method},
     },
     store::{
-        self, StoreError,
+        self,
         order::{NewLine, NewOrder},
         queue::Queue,
         stock::Claim,
@@ -91,8 +91,9 @@ async fn place_once(app: &App, customer: CustomerId, input: &Place) -> Result<Pl
         Some(_) => return Ok(Placed::KeyReused),
         None => {}
     }
-    let account = store::customer::list_by_ids(&mut tx, &[customer]).await?.pop();
-    if account.ok_or(StoreError::Missing("customer of an order"))?.email_verified_at.is_none() {
+    // Locked, because an order without a line of a sale has no quota that keeps a deletion of the account out.
+    let account = store::customer::lock(&mut tx, customer).await?.ok_or(ServiceError::NoAccount)?;
+    if account.email_verified_at.is_none() {
         return Ok(Placed::EmailNotVerified);
     }
     let book = store::address::list_for_customers(&mut tx, &[customer]).await?;

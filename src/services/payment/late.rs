@@ -148,9 +148,13 @@ pub(super) async fn take_in(
     Ok(true)
 }
 
-/// Claims the order's units anew, whether or not its sales are open still. Nothing of a claim that fails stands.
+/// Claims the order's units anew, whether or not its sales are open still, unless nobody is left to send them to. Nothing of a claim
+/// that fails stands.
 async fn claim_anew(app: &App, db: &mut PgConnection, order: &Order) -> Result<Claim, ServiceError> {
     let mut step = db.begin().await?;
+    if store::customer::list_by_ids(&mut step, &[order.customer_id]).await?.is_empty() {
+        return Ok(Claim::NotOpen);
+    }
     let claim = store::stock::claim_order(&mut step, order.id, app.counter_slots.changes(), false, false, app.clock.now()).await?;
     if claim == Claim::Claimed {
         step.commit().await?;
