@@ -6,5 +6,5 @@ ALTER TABLE customer
     ADD COLUMN email_index_even bytea
         CONSTRAINT customer_email_index_even_unique UNIQUE
         CONSTRAINT customer_email_index_even_length CHECK (octet_length(email_index_even) = 32),
-    ALTER COLUMN email_index DROP NOT NULL,
-    ADD CONSTRAINT customer_email_indexed CHECK (num_nonnulls(email_index, email_index_even) > 0);
+    DROP CONSTRAINT customer_email_indexed,
+    ADD CONSTRAINT customer_email_indexed CHECK ((deleted_at IS NULL) = (num_nonnulls(email_index, email_index_even) > 0));

@@ -150,18 +150,19 @@ pub async fn update_email(
     db: &mut PgConnection,
     id: CustomerId,
     email_sealed: &[u8],
-    email_index: &[u8],
+    index: &EmailIndex,
     at: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let updated = sqlx::query!(
-        "UPDATE customer SET email_sealed = $2, email_index = $3, email_verified_at = $4, updated_at = $4 WHERE id = $1",
+        "UPDATE customer SET email_sealed = $2, email_index = $3, email_index_even = $4, email_verified_at = $5, updated_at = $5 WHERE id = $1",
         id as _,
         email_sealed,
-        email_index,
+        index.odd.as_deref(),
+        index.even.as_deref(),
         at,
     );
     match updated.execute(db).await.map_err(StoreError::from) {
-        Err(error) if error.violates("customer_email_unique") => Ok(false),
+        Err(error) if error.violates("customer_email_unique") || error.violates("customer_email_index_even_unique") => Ok(false),
         updated => expect_one(updated?.rows_affected(), "customer").map(|()| true),
     }
 }
@@ -217,8 +218,8 @@ pub async fn update_role(db: &mut PgConnection, id: CustomerId, role: Role, at: 
 pub async fn erase(db: &mut PgConnection, id: CustomerId, at: DateTime<Utc>) -> Result<(), StoreError> {
     let erased = sqlx::query!(
         "UPDATE customer
-            SET email_sealed = NULL, email_index = NULL, email_verified_at = NULL, name_sealed = NULL, phone_sealed = NULL,
-                password_hash = NULL, role = 'CUSTOMER', deleted_at = $2, updated_at = $2
+            SET email_sealed = NULL, email_index = NULL, email_index_even = NULL, email_verified_at = NULL, name_sealed = NULL,
+                phone_sealed = NULL, password_hash = NULL, role = 'CUSTOMER', deleted_at = $2, updated_at = $2
           WHERE id = $1 AND deleted_at IS NULL",
         id as _,
         at,
