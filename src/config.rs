@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
     }
 
     fn above_zero(&mut self, name: &'static str, default: u32) -> NonZeroU32 {
-        NonZeroU32::new(self.number(name, default, 1..=60_000)).unwrap_or(NonZeroU32::MIN)
+        NonZeroU32::new(self.number(name, default, 1..=1_000_000)).unwrap_or(NonZeroU32::MIN)
     }
 
     fn switch(&mut self, name: &'static str) -> bool {
@@ -473,8 +473,8 @@ impl HttpConfig {
 impl RateLimitConfig {
     fn from_reader(reader: &mut Reader<'_>) -> Self {
         Self {
-            address_per_minute: NonZeroU32::new(reader.number("ADDRESS_PER_MINUTE", 300, 0..=60_000)),
-            account_per_minute: NonZeroU32::new(reader.number("ACCOUNT_PER_MINUTE", 600, 0..=60_000)),
+            address_per_minute: NonZeroU32::new(reader.number("ADDRESS_PER_MINUTE", 300, 0..=1_000_000)),
+            account_per_minute: NonZeroU32::new(reader.number("ACCOUNT_PER_MINUTE", 600, 0..=1_000_000)),
             log_in_per_minute: reader.above_zero("LOG_IN_PER_MINUTE", 5),
             mails_per_hour: reader.above_zero("MAILS_PER_HOUR", 3),
             buy_now_per_minute: reader.above_zero("BUY_NOW_PER_MINUTE", 20),

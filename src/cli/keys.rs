@@ -20,7 +20,7 @@ pub enum KeysCommand {
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
         number: u8,
     },
-    /// Seal everything anew with the first key of SEALING_KEYS, and index customers by BLIND_INDEX_KEY, while the service runs; exit code 1
+    /// Seal everything anew with the first sealing key, and index customers by the blind-index key, while the service runs; exit code 1
     /// when something is left. docs/OPERATIONS.md has the whole procedure
     Rotate(RotateArgs),
 }

@@ -148,9 +148,9 @@ async fn everything(buyer: &Client, sale: FlashSaleId) -> Client {
     assert_eq!(buyer.send(sign_up, json!({ "input": input })).await["signUp"]["accepted"], true);
     let mut made = log_in_as(buyer, &input["email"]).await;
     made.email = Some(email);
-    let save = "mutation($input: SaveAddressInput!) { saveAddress(input: $input) { address { recipient } } }";
+    let save_address = "mutation($input: SaveAddressInput!) { saveAddress(input: $input) { address { recipient } } }";
     let address = json!({ "recipient": "New", "line1": "1", "city": "Seoul", "postalCode": "1", "countryCode": "KR" });
-    let saved = made.send(save, json!({ "input": { "address": address } })).await;
+    let saved = made.send(save_address, json!({ "input": { "address": address } })).await;
     assert_eq!(saved["saveAddress"]["address"]["recipient"], "New");
     buyer.must_buy(sale, 1, json!({ "deliveryNote": NOTE })).await;
     made
@@ -320,11 +320,11 @@ async fn what_does_not_open_is_named_and_fails_the_command() {
 
     let output = test.command_with(&["keys", "rotate"], &keys.settings()).await;
     assert!(!output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     for id in [ids[0], ids[2], ids[3]] {
-        assert!(text.contains(&format!("customer.name_sealed of row {id} does not open")), "{text}");
+        assert!(printed.contains(&format!("customer.name_sealed of row {id} does not open")), "{printed}");
     }
-    assert!(text.contains("Key 1 of SEALING_KEYS is still needed: customer.name_sealed (2)."), "{text}");
+    assert!(printed.contains("Key 1 of SEALING_KEYS is still needed: customer.name_sealed (2)."), "{printed}");
     test.finish().await;
 }
 

@@ -85,8 +85,8 @@ fn the_outside_world_stays_in_clients() {
 }
 
 #[test]
-fn the_load_generator_alone_speaks_http_by_hand() {
-    assert_none(&strangers(&["src/stampede/load.rs"], &["hyper::", "hyper_util", "http_body_util"]));
+fn http_by_hand_is_for_the_server_and_the_load_generator() {
+    assert_none(&strangers(&["src/http/server.rs", "src/stampede/load.rs"], &["hyper::", "hyper_util", "http_body_util"]));
 }
 
 #[test]

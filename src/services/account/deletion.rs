@@ -1,4 +1,4 @@
-//! The end of an account: what is personal is erased, the orders stay. Called by resolvers/customer/own_account.rs.
+//! The end of an account: what is personal is erased, the orders stay. Called by `resolvers/customer/own_account.rs`.
 
 use super::{Recipient, profile};
 use crate::{

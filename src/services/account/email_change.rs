@@ -1,4 +1,4 @@
-//! Moving an account to another e-mail address. Called by resolvers/customer/own_account.rs.
+//! Moving an account to another e-mail address. Called by `resolvers/customer/own_account.rs`.
 
 use super::{EMAIL_RULE, Recipient, profile, send_link, use_token};
 use crate::{
