@@ -127,3 +127,34 @@ fn verify_now(normal: &str, stored: &str) -> Result<bool, PasswordError> {
     let stored = PasswordHash::new(stored).map_err(|error| PasswordError::Hash(error.to_string()))?;
     Ok(argon2()?.verify_password(normal.as_bytes(), &stored).is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_rush_waits_in_a_short_line_and_the_rest_is_told_at_once() {
+        let passwords = Passwords::new().unwrap();
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let work = || {
+            let (running, most) = (running.clone(), most.clone());
+            move || {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(1));
+                running.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+
+        let results = join_all((0..200).map(|_| passwords.run(work()))).await;
+
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), cores + MAX_WAITING);
+        assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(PasswordError::Overloaded))));
+        assert!(most.load(Ordering::SeqCst) <= cores, "19 MiB each");
+        passwords.run(|| ()).await.unwrap();
+    }
+}

@@ -99,3 +99,24 @@ async fn servers_put_their_counts_together_and_do_without_redis() {
     assert_eq!(code(&alone.anonymous(), LOG_IN, &input).await.as_deref(), Some("RATE_LIMITED"));
     alone.finish().await;
 }
+
+#[tokio::test]
+async fn a_stolen_session_cannot_guess_the_password() {
+    let test = TestApp::start_with(&[("LOG_IN_PER_MINUTE", "3")]).await;
+    let ann = test.customer().await;
+    let change = "mutation($input: ChangePasswordInput!) { changePassword(input: $input) { userErrors { code } } }";
+    let delete = "mutation($input: DeleteAccountInput!) { deleteAccount(input: $input) { userErrors { code } } }";
+    let email = "mutation($input: RequestEmailChangeInput!) { requestEmailChange(input: $input) { userErrors { code } } }";
+    let guesses = [
+        (change, json!({ "currentPassword": "not her password", "newPassword": PASSWORD })),
+        (delete, json!({ "password": "not her password" })),
+        (email, json!({ "newEmail": "mallory@example.com", "password": "not her password" })),
+    ];
+    for (mutation, input) in &guesses {
+        assert_eq!(code(&ann, mutation, input).await, None);
+    }
+    for (mutation, input) in &guesses {
+        assert_eq!(code(&ann, mutation, input).await.as_deref(), Some("RATE_LIMITED"), "one limit for all of them");
+    }
+    test.finish().await;
+}

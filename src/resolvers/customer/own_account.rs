@@ -9,8 +9,11 @@ use crate::{
         context::ContextExt,
         errors::{UserError, UserErrorCode},
     },
-    services::account::{
-        self, ChangePassword, ConfirmEmailChange, DeleteAccount, PhoneChange, RequestEmailChange, UpdateProfile, UpdatedProfile,
+    services::{
+        account::{
+            self, ChangePassword, ConfirmEmailChange, DeleteAccount, PhoneChange, RequestEmailChange, UpdateProfile, UpdatedProfile,
+        },
+        rate_limit::Limit,
     },
 };
 
@@ -103,6 +106,7 @@ impl OwnAccountMutation {
     /// Sets another password. All other sessions end, this one goes on; a mail tells the owner.
     async fn change_password(&self, ctx: &Context<'_>, input: ChangePasswordInput) -> Result<ChangePasswordPayload> {
         let viewer = ctx.signed_in()?;
+        ctx.limit(Limit::Password, viewer.customer)?;
         let (current, new) = (Zeroizing::new(input.current_password), Zeroizing::new(input.new_password));
         let user_error = match account::change_password(ctx.app(), viewer, &current, &new).await? {
             ChangePassword::Done => return Ok(ChangePasswordPayload { done: true, user_errors: Vec::new() }),
@@ -134,6 +138,8 @@ impl OwnAccountMutation {
     /// makes earlier links useless.
     async fn request_email_change(&self, ctx: &Context<'_>, input: RequestEmailChangeInput) -> Result<RequestEmailChangePayload> {
         let viewer = ctx.signed_in()?;
+        ctx.limit(Limit::Password, viewer.customer)?;
+        ctx.limit_email(Limit::Mail, &input.new_email)?;
         let password = Zeroizing::new(input.password);
         let user_error = match account::request_email_change(ctx.app(), viewer, &input.new_email, &password).await? {
             RequestEmailChange::Accepted => return Ok(RequestEmailChangePayload { accepted: true, user_errors: Vec::new() }),
@@ -159,6 +165,7 @@ impl OwnAccountMutation {
     /// every order is finished and no money is moving. The e-mail address can be signed up anew.
     async fn delete_account(&self, ctx: &Context<'_>, input: DeleteAccountInput) -> Result<DeleteAccountPayload> {
         let viewer = ctx.signed_in()?;
+        ctx.limit(Limit::Password, viewer.customer)?;
         let user_error = match account::delete_account(ctx.app(), viewer, &Zeroizing::new(input.password)).await? {
             DeleteAccount::Done => return Ok(DeleteAccountPayload { done: true, user_errors: Vec::new() }),
             DeleteAccount::BadCredentials => wrong_password("password"),
