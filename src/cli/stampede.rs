@@ -72,6 +72,9 @@ pub struct StampedeArgs {
     /// Leave out the ceilings: what GraphQL and SQL do alone, the cheapest query, sold-out answers
     #[arg(long)]
     no_ceilings: bool,
+    /// Then fire at so many times the speed that was reached: what is still sold, and how quick a refusal is
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u8).range(2..=20))]
+    overload: Option<u8>,
     /// Compare with other designs: the same purchases by a locked counter, by Redis, one by one
     #[arg(long)]
     compare: bool,
@@ -113,6 +116,7 @@ impl StampedeArgs {
             repeat_percent: self.repeat,
             measure: self.measure,
             settle_within: (!self.no_settlement).then_some(self.settle_within),
+            overload: self.overload.map(f64::from),
         }
     }
 }

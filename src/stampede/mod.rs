@@ -12,6 +12,7 @@ pub mod child;
 pub mod claim_costs;
 mod claims;
 pub mod load;
+pub mod overload;
 pub mod proof;
 pub mod report;
 mod rivals;
@@ -102,6 +103,8 @@ pub struct Plan {
     pub measure: Duration,
     /// How long to wait until all orders are settled; `None` when nobody settles them.
     pub settle_within: Option<Duration>,
+    /// Once more with so many times the purchases that were accepted.
+    pub overload: Option<f64>,
 }
 
 impl Plan {

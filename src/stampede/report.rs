@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Plan,
     buyers::ACCEPTED,
+    overload::Overload,
     proof::Proof,
     rivals::{CLIENTS, CONNECTIONS, Design},
     tally::{Tally, float, per_second, ratio},
@@ -21,6 +22,8 @@ const PART_OF_CEILING: f64 = 0.45;
 const PART_OF_CEILING_ALONE: f64 = 0.6;
 /// Sold-out answers as a part of the cheapest query's.
 const PART_OF_CHEAPEST: f64 = 0.8;
+/// Committed orders while more are asked for than can be, as a part of those at the best rate.
+const PART_UNDER_OVERLOAD: f64 = 0.8;
 const LONGEST_P99_MS: f64 = 250.0;
 
 /// How the orders were settled after the fire.
@@ -51,6 +54,7 @@ pub struct Report {
     pub settlement: Option<Settlement>,
     pub ceilings: Option<Ceilings>,
     pub http: Option<HttpRates>,
+    pub overload: Option<Overload>,
     pub compared: Vec<Compared>,
     pub claim_costs: Vec<ClaimCost>,
 }
@@ -89,7 +93,39 @@ impl Report {
     /// The table of the run, from top to bottom.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        [self.speed_rows(), self.answer_rows(), self.settlement_rows(), self.proof_rows(), self.ceiling_rows(), self.http_rows()].concat()
+        [
+            self.speed_rows(),
+            self.answer_rows(),
+            self.settlement_rows(),
+            self.proof_rows(),
+            self.ceiling_rows(),
+            self.http_rows(),
+            self.overload_rows(),
+        ]
+        .concat()
+    }
+
+    fn overload_rows(&self) -> Vec<Row> {
+        let Some(overload) = &self.overload else { return Vec::new() };
+        let part = ratio(overload.accepted, self.orders_per_second());
+        let (accepted, refused) = (&overload.accepted_latencies, &overload.refused_latencies);
+        let mut rows = vec![
+            Row::new("overload: purchases asked for, a second", thousands(overload.offered)),
+            Row::new("overload: committed orders a second", thousands(overload.accepted)),
+            Row::new("overload: as a part of those without", format!("{part:.2}"))
+                .held_to(part >= PART_UNDER_OVERLOAD, format!("{PART_UNDER_OVERLOAD:.2} at least")),
+            Row::new(
+                "overload: latency of orders p50, p99",
+                format!("{:.1}, {:.1} ms", accepted.percentile(50.0), accepted.percentile(99.0)),
+            ),
+            Row::new(
+                "overload: latency of refusals p50, p99",
+                format!("{:.1}, {:.1} ms", refused.percentile(50.0), refused.percentile(99.0)),
+            ),
+        ];
+        let kinds = overload.kinds.iter();
+        rows.extend(kinds.map(|(kind, count)| Row::new(format!("overload: answered {kind}"), thousands(float(*count)))));
+        rows
     }
 
     fn speed_rows(&self) -> Vec<Row> {
@@ -220,6 +256,12 @@ impl Report {
                 "cheapestQuery": http.cheapest_query, "soldOut": http.sold_out, "part": ratio(http.sold_out, http.cheapest_query),
                 "soldOutAnswers": http.sold_out_kinds,
             })),
+            "overload": self.overload.as_ref().map(|overload| json!({
+                "offeredPerSecond": overload.offered, "ordersPerSecond": overload.accepted,
+                "part": ratio(overload.accepted, self.orders_per_second()), "answers": overload.kinds,
+                "acceptedMs": overload.accepted_latencies.summary().into_iter().collect::<BTreeMap<_, _>>(),
+                "refusedMs": overload.refused_latencies.summary().into_iter().collect::<BTreeMap<_, _>>(),
+            })),
             "claimCosts": self.claim_costs.iter().map(|cost| json!({
                 "at": cost.at, "microsecondsPerClaim": cost.per_claim.as_secs_f64() * 1e6, "part": cost.part,
                 "firstBatchMs": cost.first_batch.as_secs_f64() * 1e3,
@@ -274,6 +316,7 @@ pub mod tests {
                 repeat_percent: 0,
                 measure: Duration::from_secs(1),
                 settle_within: None,
+                overload: None,
             },
             buyers: 20,
             tally,
@@ -282,6 +325,7 @@ pub mod tests {
             settlement: Some(Settlement::default()),
             ceilings: Some(Ceilings { graphql: 20.0, sql: 20.0 }),
             http: None,
+            overload: None,
             compared: vec![
                 Compared { design: Design::SkipLocked, purchases_per_second: Some(500.0), failed: 0 },
                 Compared { design: Design::RedisLock, purchases_per_second: None, failed: 0 },

@@ -29,7 +29,7 @@ use crate::{
         child::Children,
         claim_costs::{ClaimCost, Size},
         load::Target,
-        proof,
+        overload, proof,
         report::{Ceilings, Compared, Report},
     },
     store,
@@ -161,19 +161,25 @@ impl Field {
         eprintln!("Auditing …");
         let (proof, count) = proof::prove(&self.app, sale, &fired).await?;
         let http = if args.no_ceilings { None } else { Some(stampede::measure_answers(&self.app, plan, target, &buyers).await?) };
-        let (buyers, plan) = (buyers.len(), plan.clone());
-        Ok(Report {
-            plan,
-            buyers,
+        let mut report = Report {
+            plan: plan.clone(),
+            buyers: buyers.len(),
             tally: fired.tally,
             count,
             proof,
             settlement,
             ceilings: None,
             http,
+            overload: None,
             compared: Vec::new(),
             claim_costs: Vec::new(),
-        })
+        };
+        if let Some(times) = plan.overload {
+            eprintln!("Firing {times} times as fast …");
+            let rate = times * report.orders_per_second();
+            report.overload = Some(overload::measure(&self.app, plan, target, &buyers, rate).await?);
+        }
+        Ok(report)
     }
 
     async fn buyers(&self, args: &StampedeArgs) -> anyhow::Result<Arc<[Buyer]>> {
