@@ -37,11 +37,12 @@ pub enum SealedColumn {
     MailContent,
     /// Of a link that moves an account.
     NewEmail,
+    SessionUserAgent,
 }
 
 impl SealedColumn {
     /// What `keys rotate` goes through; a test compares it with the database.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::CustomerEmail,
         Self::CustomerName,
         Self::CustomerPhone,
@@ -49,6 +50,7 @@ impl SealedColumn {
         Self::AddressContent,
         Self::OrderDeliveryNote,
         Self::MailContent,
+        Self::SessionUserAgent,
     ];
 
     #[must_use]
@@ -59,6 +61,7 @@ impl SealedColumn {
             Self::OrderDeliveryNote => "orders",
             Self::MailContent => "mail",
             Self::NewEmail => "one_time_token",
+            Self::SessionUserAgent => "session",
         }
     }
 
@@ -71,6 +74,7 @@ impl SealedColumn {
             Self::AddressContent | Self::MailContent => "content_sealed",
             Self::OrderDeliveryNote => "delivery_note_sealed",
             Self::NewEmail => "new_email_sealed",
+            Self::SessionUserAgent => "user_agent_sealed",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::secret_token::SecretToken;
 use crate::{config::NumberedKey, domain::ids::SessionId, sealing};
@@ -13,7 +14,7 @@ const CLAIM_BYTES: usize = 20;
 
 /// Makes refresh tokens and recognises its own.
 pub struct RefreshTokens {
-    keys: Vec<zeroize::Zeroizing<[u8; 32]>>,
+    keys: Vec<Zeroizing<[u8; 32]>>,
 }
 
 /// What an authentic or at least well-formed token says about itself.
@@ -36,18 +37,19 @@ impl RefreshTokens {
     pub fn issue(&self, session: SessionId, generation: i32) -> SecretToken {
         let claim = claim(session, generation);
         let mac = self.keys.first().map(|key| sealing::hmac_sha256(key, &[&claim])).unwrap_or_default();
-        SecretToken::from_bytes([&claim[..], &mac].concat())
+        SecretToken::from_bytes(&Zeroizing::new([&claim[..], &mac].concat()))
     }
 
     /// Takes a client's token apart; `None` when it cannot be one.
     #[must_use]
     pub fn read(&self, text: String) -> Option<Presented> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(&text).ok()?;
+        let token = SecretToken::received(text);
+        let bytes = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(token.expose()).ok()?);
         let (claim, mac) = bytes.split_at_checked(CLAIM_BYTES)?;
         let session = SessionId(Uuid::from_slice(&claim[..16]).ok()?);
         let generation = i32::from_be_bytes(claim[16..].try_into().ok()?);
         let authentic = self.keys.iter().any(|key| constant_time_equal(&sealing::hmac_sha256(key, &[claim]), mac));
-        Some(Presented { session, generation, authentic, token: SecretToken::received(text) })
+        Some(Presented { session, generation, authentic, token })
     }
 }
 

@@ -3,6 +3,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 /// A secret for its holder; the program keeps [`SecretToken::hash`] alone.
 #[derive(Clone, Debug)]
@@ -12,7 +13,7 @@ impl SecretToken {
     /// 256 random bits.
     #[must_use]
     pub fn random() -> Self {
-        Self::from_bytes(rand::random::<[u8; 32]>())
+        Self::from_bytes(&*Zeroizing::new(rand::random::<[u8; 32]>()))
     }
 
     /// As a client sent it.
@@ -21,7 +22,7 @@ impl SecretToken {
         Self(text.into())
     }
 
-    pub(super) fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         Self(BASE64_URL_SAFE_NO_PAD.encode(bytes).into())
     }
 

@@ -138,6 +138,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let config = LogConfig::read(settings)?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.filter).context("LOG cannot be used")?;
+    // It would write out whole messages, and with them tokens and addresses.
+    let filter = filter.add_directive("tungstenite=warn".parse()?);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.format {
         LogFormat::Pretty => builder.with_target(false).init(),

@@ -1,6 +1,6 @@
 //! Sends mail: over SMTP with TLS, or into the mailbox of demo and tests.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use lettre::{
@@ -9,9 +9,11 @@ use lettre::{
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
     config::MailConfig,
+    domain::opaque_debug,
     embedded::mailbox::{Mailbox, ReceivedMail},
 };
 
@@ -19,7 +21,7 @@ use crate::{
 const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mail as it waits, sealed, in the outbox.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Mail {
     pub to: String,
     pub subject: String,
@@ -29,11 +31,7 @@ pub struct Mail {
     pub html: Option<String>,
 }
 
-impl fmt::Debug for Mail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mail(…)")
-    }
-}
+opaque_debug!(Mail);
 
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {

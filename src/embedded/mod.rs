@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use postgres::Postgres;
+pub use postgres::program as postgres_program;
 use process::{Launcher, write_private};
 use redis::Redis;
 

@@ -147,6 +147,11 @@ async fn program_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// One of Postgres' programs, like `pg_dump`.
+pub async fn program(name: &str) -> Option<PathBuf> {
+    program_folders().await.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
 /// The first number in `postgres (PostgreSQL) 15.18`, `postgresql@17`, `pgsql-16`.
 fn major_version(text: &str) -> Option<u32> {
     let number = text.trim_start_matches(|letter: char| !letter.is_ascii_digit());

@@ -3,16 +3,22 @@
 use std::net::IpAddr;
 
 use async_graphql::{Context, Error, Result, dataloader::DataLoader};
+use uuid::Uuid;
 
 use super::{errors::ApiError, loaders::StoreLoader};
 use crate::{
     app::App,
     auth::Viewer,
-    services::rate_limit::{self, Limit, Subject},
+    domain::opaque_debug,
+    sealing::SealedColumn,
+    services::{
+        ServiceError,
+        rate_limit::{self, Limit, Subject},
+    },
 };
 
 /// Who asks, and how; made by http for each request or socket.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Caller {
     /// `None` is an anonymous caller; a bad token never gets here.
     pub viewer: Option<Viewer>,
@@ -36,6 +42,8 @@ impl Caller {
         counted.map_err(|retry_after| ApiError::RateLimited { retry_after })
     }
 }
+
+opaque_debug!(Caller);
 
 /// Everything of one request or socket that resolvers look up in the context.
 #[must_use]
@@ -76,6 +84,11 @@ pub trait ContextExt<'a> {
     /// The same for an e-mail address as it was typed.
     fn limit_email(&self, limit: Limit, email: &str) -> Result<()> {
         Subject::of_email(self.app(), email).map_or(Ok(()), |subject| self.limit(limit, subject))
+    }
+
+    /// What stands in a sealed column of a row, which the caller may see.
+    fn open(&self, column: SealedColumn, row: Uuid, sealed: &[u8]) -> Result<String> {
+        Ok(self.app().sealing.open(column, row, sealed).map_err(ServiceError::from)?.to_string())
     }
 
     /// Whether the caller is staff.

@@ -16,10 +16,10 @@ use super::{
     session::{self, Session},
 };
 use crate::{
+    auth::secret_token::SecretToken,
     domain::{self, ids::CustomerId},
     sealing::SealedColumn,
     services::{
-        ServiceError,
         account::{self, Request, ResetPassword, SignUp, VerifyEmail},
         rate_limit::Limit,
     },
@@ -96,8 +96,7 @@ impl Customer {
 
 impl Customer {
     fn open(&self, ctx: &Context<'_>, column: SealedColumn, sealed: &[u8]) -> Result<String> {
-        let opened = ctx.app().sealing.open(column, self.0.id.0, sealed).map_err(ServiceError::from)?;
-        Ok(opened.to_string())
+        ctx.open(column, self.0.id.0, sealed)
     }
 }
 
@@ -235,7 +234,7 @@ impl CustomerMutation {
         ctx.limit_email(Limit::SignUp, &input.email)?;
         let wanted = SignUp {
             email: input.email,
-            password: Zeroizing::new(input.password),
+            password: input.password,
             name: input.name,
             phone: input.phone,
             locale: input.locale.map(Into::into),
@@ -257,7 +256,7 @@ impl CustomerMutation {
 
     /// Confirms the address with the token of the mail's link; it works once, for 24 hours.
     async fn verify_email(&self, ctx: &Context<'_>, input: VerifyEmailInput) -> Result<VerifyEmailPayload> {
-        match account::verify_email(ctx.app(), input.token).await? {
+        match account::verify_email(ctx.app(), &SecretToken::received(input.token)).await? {
             VerifyEmail::Verified(customer) => {
                 let customer = ctx.loader().load_one(customer).await?.map(Customer);
                 Ok(VerifyEmailPayload { customer, user_errors: Vec::new() })
@@ -276,7 +275,7 @@ impl CustomerMutation {
     /// Sets a new password with the token of the mail's link; it works once, for 30 minutes. All sessions end.
     async fn reset_password(&self, ctx: &Context<'_>, input: ResetPasswordInput) -> Result<ResetPasswordPayload> {
         let new_password = Zeroizing::new(input.new_password);
-        let user_error = match account::reset_password(ctx.app(), input.token, &new_password).await? {
+        let user_error = match account::reset_password(ctx.app(), &SecretToken::received(input.token), &new_password).await? {
             ResetPassword::Done => return Ok(ResetPasswordPayload { done: true, user_errors: Vec::new() }),
             ResetPassword::Invalid(invalid) => invalid.into(),
             ResetPassword::TokenInvalid => token_invalid(),

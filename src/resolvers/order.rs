@@ -26,10 +26,7 @@ use crate::{
         money,
     },
     sealing::SealedColumn,
-    services::{
-        ServiceError,
-        order_feed::{ORDERS_PER_CUSTOMER, Topic},
-    },
+    services::order_feed::{ORDERS_PER_CUSTOMER, Topic},
     store::{self, StoreError},
 };
 
@@ -93,9 +90,8 @@ impl Order {
     }
 
     async fn delivery_note(&self, ctx: &Context<'_>) -> Result<Option<String>> {
-        let open = |sealed: &Vec<u8>| ctx.app().sealing.open(SealedColumn::OrderDeliveryNote, self.0.id.0, sealed);
-        let opened = self.0.delivery_note_sealed.as_ref().map(open).transpose().map_err(ServiceError::from)?;
-        Ok(opened.map(|note| note.to_string()))
+        let open = |sealed: &Vec<u8>| ctx.open(SealedColumn::OrderDeliveryNote, self.0.id.0, sealed);
+        self.0.delivery_note_sealed.as_ref().map(open).transpose()
     }
 
     /// One entry per try with a payment method, oldest first.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     domain::ids::{CustomerId, SessionId},
+    sealing::SealedColumn,
     services::{
         rate_limit::Limit,
         session::{self, LogIn, Refresh, Tokens},
@@ -67,8 +68,9 @@ impl Session {
     }
 
     /// The browser or app as it named itself at the log-in.
-    async fn user_agent(&self) -> Option<&str> {
-        self.0.user_agent.as_deref()
+    async fn user_agent(&self, ctx: &Context<'_>) -> Result<Option<String>> {
+        let open = |sealed: &Vec<u8>| ctx.open(SealedColumn::SessionUserAgent, self.0.id.0, sealed);
+        self.0.user_agent_sealed.as_ref().map(open).transpose()
     }
 
     /// The session that asks.

@@ -6,7 +6,7 @@ mod profile;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use self::{
     deletion::{DeleteAccount, delete_account},
@@ -21,6 +21,7 @@ use crate::{
         address::{PHONE_RULE, phone_number},
         customer::{EmailAddress, Locale, Role, normalise_password, single_line},
         ids::{CustomerId, OneTimeTokenId},
+        opaque_debug,
     },
     sealing::SealedColumn,
     store::{
@@ -38,13 +39,17 @@ const PASSWORD_RULE: &str = "10 to 128 characters.";
 const NAME_RULE: &str = "1 to 100 characters.";
 
 /// As the client sent it.
+#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SignUp {
     pub email: String,
-    pub password: Zeroizing<String>,
+    pub password: String,
     pub name: String,
     pub phone: Option<String>,
+    #[zeroize(skip)]
     pub locale: Option<Locale>,
 }
+
+opaque_debug!(SignUp);
 
 /// What became of a request whose answer is the same for known and unknown addresses.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,11 +69,11 @@ pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> 
     let Some(password) = normalise_password(&input.password).map(Zeroizing::new) else {
         return Ok(Request::Invalid(InvalidInput::new(&["password"], PASSWORD_RULE)));
     };
-    let Some(name) = single_line(&input.name, 100) else {
+    let Some(name) = single_line(&input.name, 100).map(Zeroizing::new) else {
         return Ok(Request::Invalid(InvalidInput::new(&["name"], NAME_RULE)));
     };
-    let typed_phone = input.phone.filter(|phone| !phone.trim().is_empty());
-    let phone = typed_phone.as_deref().and_then(phone_number);
+    let typed_phone = input.phone.as_deref().filter(|phone| !phone.trim().is_empty());
+    let phone = typed_phone.and_then(phone_number).map(Zeroizing::new);
     if typed_phone.is_some() && phone.is_none() {
         return Ok(Request::Invalid(InvalidInput::new(&["phone"], PHONE_RULE)));
     }
@@ -76,7 +81,7 @@ pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> 
     let password_hash = app.passwords.hash(password).await?;
     let now = app.clock.now();
     let locale = input.locale.unwrap_or(Locale::En);
-    let seal_phone = |id: CustomerId| phone.as_deref().map(|phone| app.sealing.seal(SealedColumn::CustomerPhone, id.0, phone)).transpose();
+    let seal_phone = |id: CustomerId| phone.as_ref().map(|phone| app.sealing.seal(SealedColumn::CustomerPhone, id.0, phone)).transpose();
     let id = CustomerId::new();
     let new = NewCustomer {
         id,
@@ -150,7 +155,7 @@ pub enum VerifyEmail {
 }
 
 /// Uses a verification token up. The same token a second time is `TokenInvalid`.
-pub async fn verify_email(app: &App, token: String) -> Result<VerifyEmail, ServiceError> {
+pub async fn verify_email(app: &App, token: &SecretToken) -> Result<VerifyEmail, ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     let Some((customer, _)) = use_token(&mut tx, TokenPurpose::VerifyEmail, token, now).await? else {
@@ -170,7 +175,7 @@ pub enum ResetPassword {
 
 /// Uses a reset token up, sets the password and ends all sessions of the customer. A link to move the account, which somebody asked for
 /// with the old password, is void.
-pub async fn reset_password(app: &App, token: String, new_password: &str) -> Result<ResetPassword, ServiceError> {
+pub async fn reset_password(app: &App, token: &SecretToken, new_password: &str) -> Result<ResetPassword, ServiceError> {
     let Some(password) = normalise_password(new_password).map(Zeroizing::new) else {
         return Ok(ResetPassword::Invalid(InvalidInput::new(&["newPassword"], PASSWORD_RULE)));
     };
@@ -206,10 +211,10 @@ async fn forget_stranger(app: &App, db: &mut PgConnection, customer: CustomerId)
 async fn use_token(
     db: &mut PgConnection,
     purpose: TokenPurpose,
-    token: String,
+    token: &SecretToken,
     now: DateTime<Utc>,
 ) -> Result<Option<(Customer, UsedToken)>, ServiceError> {
-    let hash = SecretToken::received(token).hash();
+    let hash = token.hash();
     let Some(owner) = store::customer::find_token_owner(db, purpose, &hash).await? else { return Ok(None) };
     let customer = store::customer::lock(db, owner).await?;
     let used = store::customer::use_token(db, purpose, &hash, now).await?;

@@ -1,6 +1,7 @@
 //! The address book: saving makes a new, immutable version; removing one retires it.
 
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{InvalidInput, ServiceError};
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     domain::{
         address::PostalAddress,
         ids::{AddressId, CustomerId},
+        opaque_debug,
     },
     sealing::SealedColumn,
     store::{
@@ -29,6 +31,8 @@ pub struct SaveAddress {
     pub idempotency_key: Option<Uuid>,
 }
 
+opaque_debug!(SaveAddress);
+
 #[derive(Debug)]
 pub enum SavedAddress {
     Saved(AddressId),
@@ -45,8 +49,9 @@ pub async fn save(app: &App, customer: CustomerId, input: SaveAddress) -> Result
         Ok(address) => address,
         Err(invalid) => return Ok(SavedAddress::Invalid(InvalidInput::new(invalid.path, invalid.rule))),
     };
-    let content = serde_json::to_string(&address)?;
-    let request_hash = app.sealing.request_fingerprint(&serde_json::to_vec(&(input.id.map(|id| id.0), &content, input.is_default))?);
+    let content = Zeroizing::new(serde_json::to_string(&address)?);
+    let asked_for = Zeroizing::new(serde_json::to_vec(&(input.id.map(|id| id.0), content.as_str(), input.is_default))?);
+    let request_hash = app.sealing.request_fingerprint(&asked_for);
     let key = input.idempotency_key.map(|key| Key { customer, mutation: "saveAddress", key, request_hash: &request_hash });
 
     let mut tx = app.db.begin().await?;

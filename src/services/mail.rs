@@ -3,6 +3,7 @@
 pub mod letter;
 
 use sqlx::PgConnection;
+use zeroize::Zeroizing;
 
 pub use self::letter::Letter;
 use super::{ServiceError, account::Recipient, retry};
@@ -32,7 +33,7 @@ pub async fn send(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, l
     let (text, html) = (content.text(), content.html(recipient.locale)?);
     let mail = Mail { to: recipient.email.to_owned(), subject: content.subject, text, html: Some(html) };
     let id = MailId::new();
-    let content_sealed = app.sealing.seal(SealedColumn::MailContent, id.0, &serde_json::to_string(&mail)?)?;
+    let content_sealed = app.sealing.seal(SealedColumn::MailContent, id.0, &Zeroizing::new(serde_json::to_string(&mail)?))?;
     let new = NewMail { id, customer: recipient.id, kind: letter.kind(), content_sealed };
     store::mail::insert(db, &new, app.clock.now()).await?;
     store::queue::send(db, Queue::Mail, "send", id.0, None).await?;

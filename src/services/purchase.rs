@@ -19,6 +19,7 @@ use crate::{
     domain::{
         customer::single_line,
         ids::{AddressId, CustomerId, FlashSaleId, OrderId},
+        opaque_debug,
         order::order_number,
         quantity::Quantity,
     },
@@ -47,6 +48,8 @@ pub struct BuyNow {
     pub idempotency_key: Uuid,
     pub trace: Option<String>,
 }
+
+opaque_debug!(BuyNow);
 
 /// The answer to a purchase.
 #[derive(Debug)]

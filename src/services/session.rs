@@ -17,6 +17,7 @@ use crate::{
         customer::{EmailAddress, normalise_password},
         ids::{CustomerId, SessionId},
     },
+    sealing::SealedColumn,
     store::{self, customer::Customer, session::NewSession},
 };
 
@@ -166,12 +167,15 @@ async fn open(app: &App, db: &mut PgConnection, customer: &Customer, user_agent:
     let now = app.clock.now();
     let viewer = Viewer { customer: customer.id, session: SessionId::new(), role: customer.role };
     let tokens = tokens(app, viewer, 0, now + SESSION_LIFETIME)?;
-    let user_agent: Option<String> = user_agent.map(|text| text.chars().take(USER_AGENT_CHARACTERS).collect());
+    let seal = |text: &str| {
+        let text: Zeroizing<String> = Zeroizing::new(text.chars().take(USER_AGENT_CHARACTERS).collect());
+        app.sealing.seal(SealedColumn::SessionUserAgent, viewer.session.0, &text)
+    };
     let session = NewSession {
         id: viewer.session,
         customer: viewer.customer,
         refresh_hash: &tokens.refresh.hash(),
-        user_agent: user_agent.as_deref(),
+        user_agent_sealed: user_agent.map(seal).transpose()?,
         expires_at: tokens.refresh_expires_at,
     };
     store::session::insert(db, &session, now).await?;

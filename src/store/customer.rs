@@ -7,9 +7,10 @@ use super::{StoreError, expect_one};
 use crate::domain::{
     customer::{EmailIndex, Locale, Role},
     ids::{CustomerId, OneTimeTokenId},
+    opaque_debug,
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Customer {
     pub id: CustomerId,
     pub email_sealed: Vec<u8>,
@@ -21,6 +22,8 @@ pub struct Customer {
     pub locale: Locale,
     pub created_at: DateTime<Utc>,
 }
+
+opaque_debug!(Customer);
 
 pub struct NewCustomer {
     pub id: CustomerId,

@@ -26,7 +26,7 @@ pub struct Session {
 pub struct OpenSession {
     pub id: SessionId,
     pub customer_id: CustomerId,
-    pub user_agent: Option<String>,
+    pub user_agent_sealed: Option<Vec<u8>>,
     pub created_at: DateTime<Utc>,
     pub last_used_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
@@ -36,19 +36,19 @@ pub struct NewSession<'a> {
     pub id: SessionId,
     pub customer: CustomerId,
     pub refresh_hash: &'a [u8],
-    pub user_agent: Option<&'a str>,
+    pub user_agent_sealed: Option<Vec<u8>>,
     pub expires_at: DateTime<Utc>,
 }
 
 pub async fn insert(db: &mut PgConnection, session: &NewSession<'_>, at: DateTime<Utc>) -> Result<(), StoreError> {
     sqlx::query!(
-        "INSERT INTO session (id, customer_id, refresh_hash, rotated_at, user_agent, created_at, last_used_at, expires_at)
+        "INSERT INTO session (id, customer_id, refresh_hash, rotated_at, user_agent_sealed, created_at, last_used_at, expires_at)
          VALUES ($1, $2, $3, $4, $5, $4, $4, $6)",
         session.id as _,
         session.customer as _,
         session.refresh_hash,
         at,
-        session.user_agent,
+        session.user_agent_sealed.as_deref(),
         session.expires_at,
     )
     .execute(db)
@@ -65,7 +65,7 @@ pub async fn list_open_for_customers(
 ) -> Result<Vec<OpenSession>, StoreError> {
     let rows = sqlx::query_as!(
         OpenSession,
-        r#"SELECT s.id AS "id!: SessionId", c.customer_id AS "customer_id!: CustomerId", s.user_agent,
+        r#"SELECT s.id AS "id!: SessionId", c.customer_id AS "customer_id!: CustomerId", s.user_agent_sealed,
                   s.created_at AS "created_at!", s.last_used_at AS "last_used_at!", s.expires_at AS "expires_at!"
              FROM unnest($1::uuid[]) AS c (customer_id)
             CROSS JOIN LATERAL (SELECT * FROM session
@@ -162,7 +162,7 @@ async fn update_revoked_except(
 
 /// Forgets on which devices the sessions of a customer were.
 pub async fn erase(db: &mut PgConnection, customer: CustomerId) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE session SET user_agent = NULL WHERE customer_id = $1 AND user_agent IS NOT NULL", customer as _)
+    sqlx::query!("UPDATE session SET user_agent_sealed = NULL WHERE customer_id = $1 AND user_agent_sealed IS NOT NULL", customer as _)
         .execute(db)
         .await?;
     Ok(())

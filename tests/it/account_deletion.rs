@@ -113,7 +113,7 @@ async fn a_deleted_account_is_erased_and_its_orders_stay_without_a_name() {
     for left in [
         "customer WHERE deleted_at IS NOT NULL AND num_nonnulls(email_sealed, email_index, name_sealed, phone_sealed, password_hash) > 0",
         "address a JOIN customer c ON c.id = a.customer_id WHERE c.deleted_at IS NOT NULL AND a.content_sealed IS NOT NULL",
-        "session s JOIN customer c ON c.id = s.customer_id WHERE c.deleted_at IS NOT NULL AND (s.user_agent IS NOT NULL OR s.revoked_at IS NULL)",
+        "session s JOIN customer c ON c.id = s.customer_id WHERE c.deleted_at IS NOT NULL AND (s.user_agent_sealed IS NOT NULL OR s.revoked_at IS NULL)",
         "one_time_token",
         "order_event WHERE reason LIKE '%Ann%'",
         "refund WHERE reason LIKE '%Ann%'",

@@ -47,7 +47,7 @@ impl Keys {
             ("SEALING_KEYS", self.sealing.as_str()),
             ("BLIND_INDEX_KEY", self.index.as_str()),
             ("SMTP_URL", "smtp://127.0.0.1:9"),
-            ("BUY_NOW_PER_MINUTE", "100000"),
+            ("BUY_NOW_PER_MINUTE", "60000"),
             ("BUY_NOW_BURST", "10000"),
         ]
     }

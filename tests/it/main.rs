@@ -24,6 +24,7 @@ mod outages;
 mod oversell;
 mod passwords;
 mod payments;
+mod personal_data;
 mod profile;
 mod purchase;
 mod races;

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use super::{Customer, Locale, token_invalid};
 use crate::{
+    auth::secret_token::SecretToken,
     resolvers::{
         context::ContextExt,
         errors::{UserError, UserErrorCode},
@@ -152,7 +153,7 @@ impl OwnAccountMutation {
     /// Moves the account to the address that the link was mailed to; it works once, for 24 hours, and while no other account has the
     /// address. Links that were mailed to the old address stop working.
     async fn confirm_email_change(&self, ctx: &Context<'_>, input: ConfirmEmailChangeInput) -> Result<ConfirmEmailChangePayload> {
-        match account::confirm_email_change(ctx.app(), input.token).await? {
+        match account::confirm_email_change(ctx.app(), &SecretToken::received(input.token)).await? {
             ConfirmEmailChange::Done(customer) => {
                 let customer = ctx.loader().load_one(customer).await?.map(Customer);
                 Ok(ConfirmEmailChangePayload { customer, user_errors: Vec::new() })

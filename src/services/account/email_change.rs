@@ -3,7 +3,7 @@
 use super::{EMAIL_RULE, Recipient, profile, send_link, use_token};
 use crate::{
     app::App,
-    auth::Viewer,
+    auth::{Viewer, secret_token::SecretToken},
     domain::{customer::EmailAddress, ids::CustomerId},
     sealing::SealedColumn,
     services::{
@@ -65,7 +65,7 @@ pub enum ConfirmEmailChange {
 
 /// Uses the token of a link up and moves the account to the address that the link was mailed to, which is verified by that. Whatever
 /// else was mailed to the old address is void. One transaction; the customer's row is locked.
-pub async fn confirm_email_change(app: &App, token: String) -> Result<ConfirmEmailChange, ServiceError> {
+pub async fn confirm_email_change(app: &App, token: &SecretToken) -> Result<ConfirmEmailChange, ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     let Some((customer, token)) = use_token(&mut tx, TokenPurpose::ChangeEmail, token, now).await? else {

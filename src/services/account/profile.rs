@@ -10,6 +10,7 @@ use crate::{
         address::{PHONE_RULE, phone_number},
         customer::{Locale, normalise_password, single_line},
         ids::CustomerId,
+        opaque_debug,
     },
     sealing::SealedColumn,
     services::{
@@ -77,6 +78,8 @@ pub struct UpdateProfile {
     pub phone: PhoneChange,
     pub locale: Option<Locale>,
 }
+
+opaque_debug!(UpdateProfile);
 
 #[derive(Default)]
 pub enum PhoneChange {

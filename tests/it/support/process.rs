@@ -1,6 +1,7 @@
 //! Processes of the program, to be killed.
 
 use std::{
+    fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -13,12 +14,16 @@ pub struct Process(Child);
 
 impl Process {
     pub fn start(test: &TestApp, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self(Self::command(test, arguments, settings).spawn().unwrap())
+    }
+
+    fn command(test: &TestApp, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whitemonday"));
         // No mail server answers it.
         command.args(arguments).env_clear().envs(test.settings()).env("SMTP_URL", "smtp://127.0.0.1:9").stdout(Stdio::null());
         command.env("LOG", std::env::var("CHILD_LOG").unwrap_or_else(|_| "error".to_owned()));
         command.envs(settings.iter().copied());
-        Self(command.spawn().unwrap())
+        command
     }
 
     pub fn worker(test: &TestApp) -> Self {
@@ -40,8 +45,16 @@ impl Process {
         let address = free_address();
         let listen = address.to_string();
         let server = Self::start(test, &[&["serve"], more].concat(), &[&[("LISTEN", listen.as_str())], settings].concat());
-        let ready = format!("http://{address}/healthz/ready");
-        until(async || reqwest::get(&ready).await.ok().filter(|answer| answer.status() == 200)).await;
+        ready(address).await;
+        (server, address)
+    }
+
+    /// A server with jobs that writes all it has to say into a file.
+    pub async fn tracing_server(test: &TestApp, log: File) -> (Self, SocketAddr) {
+        let address = free_address();
+        let mut command = Self::command(test, &["serve", "--with-jobs"], &[("LISTEN", &address.to_string()), ("LOG", "trace")]);
+        let server = Self(command.stderr(log).spawn().unwrap());
+        ready(address).await;
         (server, address)
     }
 
@@ -65,6 +78,11 @@ impl Process {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
+}
+
+async fn ready(address: SocketAddr) {
+    let ready = format!("http://{address}/healthz/ready");
+    until(async || reqwest::get(&ready).await.ok().filter(|answer| answer.status() == 200)).await;
 }
 
 impl Drop for Process {
