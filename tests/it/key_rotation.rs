@@ -140,7 +140,7 @@ impl Load {
 
 const NOTE: &str = "Leave it at the door.";
 
-/// A sign-up, a log-in, a saved address and a purchase; the new account, signed in.
+/// A sign-up, a log-in, a saved address, a wish for another e-mail address, and a purchase; the new account, signed in.
 async fn everything(buyer: &Client, sale: FlashSaleId) -> Client {
     let email = format!("{}@example.com", Uuid::new_v4().simple());
     let sign_up = "mutation($input: SignUpInput!) { signUp(input: $input) { accepted } }";
@@ -152,13 +152,18 @@ async fn everything(buyer: &Client, sale: FlashSaleId) -> Client {
     let address = json!({ "recipient": "New", "line1": "1", "city": "Seoul", "postalCode": "1", "countryCode": "KR" });
     let saved = made.send(save_address, json!({ "input": { "address": address } })).await;
     assert_eq!(saved["saveAddress"]["address"]["recipient"], "New");
+    let change = "mutation($input: RequestEmailChangeInput!) { requestEmailChange(input: $input) { accepted userErrors { code } } }";
+    let input = json!({ "newEmail": format!("new-{}", made.email.as_ref().unwrap()), "password": PASSWORD });
+    assert_eq!(made.send(change, json!({ "input": input })).await["requestEmailChange"]["accepted"], true);
     buyer.must_buy(sale, 1, json!({ "deliveryNote": NOTE })).await;
     made
 }
 
 async fn log_in_as(client: &Client, email: &Value) -> Client {
     let log_in = "mutation($input: LogInInput!) { logIn(input: $input) { tokens { accessToken } customer { name } } }";
-    let answer = client.send(log_in, json!({ "input": { "email": email, "password": PASSWORD } })).await;
+    let body = json!({ "query": log_in, "variables": { "input": { "email": email, "password": PASSWORD } } });
+    let answer: Value = client.post().header("user-agent", "Browser").json(&body).send().await.unwrap().json().await.unwrap();
+    let answer = &answer["data"];
     assert_eq!(answer["logIn"]["customer"]["name"], "New", "{answer:#}");
     client.with_token(answer["logIn"]["tokens"]["accessToken"].as_str().unwrap())
 }
@@ -193,6 +198,8 @@ async fn keys_rotate_under_load_and_the_old_ones_are_needed_no_more() {
                 assert_eq!(report["columns"][0]["keys"].as_array().unwrap().len(), 1, "{report:#}");
                 assert_eq!(report["removableSealingKeys"], json!([1]), "{report:#}");
                 assert!(report["columns"][0]["resealed"].as_i64().unwrap() >= 1_200, "{report:#}");
+                let resealed = |column: &Value| column["resealed"].as_i64().unwrap() > 0;
+                assert!(report["columns"].as_array().unwrap().iter().all(resealed), "every column had values of key 1: {report:#}");
             }
             _ => assert!(reindexed >= 1_200, "the old column is emptied: {report:#}"),
         }
@@ -259,39 +266,57 @@ async fn a_rotation_that_is_killed_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn a_row_that_somebody_holds_is_not_waited_for_and_a_change_is_never_undone() {
+async fn a_change_between_reading_and_writing_is_not_undone() {
     let test = TestApp::start().await;
     let customers = customers(&test, 600).await;
     let id = customers[300].id.0;
     let both = app(&test, &[2, 1], &[1, 2]);
 
-    // Somebody changes the name, with the old key, and commits while the rotation is at it.
-    let new_name = test.app.sealing.seal(SealedColumn::CustomerName, id, "Renamed").unwrap();
+    // Reading goes on under this lock, writing waits for it.
     let mut holder = PgConnection::connect(&test.settings()["DATABASE_URL"]).await.unwrap();
     let mut tx = holder.begin().await.unwrap();
-    sqlx::query("UPDATE customer SET name_sealed = $2 WHERE id = $1").bind(id).bind(new_name).execute(&mut *tx).await.unwrap();
+    sqlx::query("LOCK TABLE customer IN SHARE MODE").execute(&mut *tx).await.unwrap();
     let rotation = tokio::spawn({
         let both = both.clone();
         async move { key_rotation::run(&both, |_, _| ()).await.unwrap() }
     });
-    until(async || (count_by_key(&test, "name_sealed", "customer", 2).await == 599).then_some(())).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until(async || (test.scalar(waiting).await == 1).then_some(())).await;
+    // With the old key, as a process does that does not seal with the new one yet.
+    let sealed = test.app.sealing.seal(SealedColumn::CustomerEmail, id, "moved@example.com").unwrap();
+    sqlx::query("UPDATE customer SET email_sealed = $2 WHERE id = $1").bind(id).bind(sealed).execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
-    rotation.await.unwrap();
-    let again = key_rotation::run(&both, |_, _| ()).await.unwrap();
-    assert!(again.is_complete());
-    let sealed: Vec<u8> = sqlx::query_scalar("SELECT name_sealed FROM customer WHERE id = $1").bind(id).fetch_one(&both.db).await.unwrap();
-    assert_eq!(app(&test, &[2], &[2]).sealing.open(SealedColumn::CustomerName, id, &sealed).unwrap().as_str(), "Renamed");
 
-    // Somebody who never lets go costs one row, and is told of.
+    assert!(rotation.await.unwrap().is_complete());
+    let only_two = app(&test, &[2], &[2]);
+    let sealed: Vec<u8> = sqlx::query_scalar("SELECT email_sealed FROM customer WHERE id = $1").bind(id).fetch_one(&both.db).await.unwrap();
+    assert_eq!(only_two.sealing.open(SealedColumn::CustomerEmail, id, &sealed).unwrap().as_str(), "moved@example.com");
+    let email = EmailAddress::parse("moved@example.com").unwrap();
+    for app in [&test.app, &only_two] {
+        let mut db = app.db.acquire().await.unwrap();
+        let found = store::customer::find_by_email_index(&mut db, &app.sealing.email_index(&email)).await.unwrap();
+        assert_eq!(found.unwrap().id.0, id);
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_is_not_waited_for_and_told_of() {
+    let test = TestApp::start().await;
+    let customers = customers(&test, 600).await;
+    let mut holder = PgConnection::connect(&test.settings()["DATABASE_URL"]).await.unwrap();
     let mut tx = holder.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM customer WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await.unwrap();
-    let back = key_rotation::run(&app(&test, &[1, 2], &[1]), |_, _| ()).await.unwrap();
-    assert!(!back.is_complete());
-    let left: Vec<_> = back.needing(2).collect();
+    sqlx::query("SELECT 1 FROM customer WHERE id = $1 FOR UPDATE").bind(customers[300].id.0).execute(&mut *tx).await.unwrap();
+
+    let both = app(&test, &[2, 1], &[1, 2]);
+    let rotation = key_rotation::run(&both, |_, _| ()).await.unwrap();
+    assert!(!rotation.is_complete());
     let held = [SealedColumn::CustomerEmail, SealedColumn::CustomerName].map(|column| (column, 1));
-    assert_eq!(left, held);
-    assert_eq!((back.index.counts.odd, back.index.counts.even), (600, 1));
+    assert_eq!(rotation.needing(1).collect::<Vec<_>>(), held);
+    assert_eq!((rotation.index.counts.odd, rotation.index.counts.even), (600, 599));
+
     tx.rollback().await.unwrap();
+    assert!(key_rotation::run(&both, |_, _| ()).await.unwrap().is_complete());
     test.finish().await;
 }
 

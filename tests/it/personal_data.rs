@@ -39,7 +39,7 @@ const SAVE: &str = "mutation($input: SaveAddressInput!) { saveAddress(input: $in
 
 /// What a text looks like when it is written as it is, in hex, or in base64 from any place of a longer text.
 fn disguises(text: &str) -> Vec<String> {
-    let hex = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = text.bytes().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     let base64 = (0..3).map(|before| {
         let encoded = BASE64_STANDARD_NO_PAD.encode([&b"\0\0\0"[..before], text.as_bytes()].concat());
         // Characters that hold bits of what stands before or behind are not the text's own.
@@ -193,8 +193,8 @@ async fn the_most_talkative_log_shows_nobody_and_no_secret() {
     until(async || (test.scalar("SELECT count(*) FROM retry WHERE queue = 'mail'").await > 0).then_some(())).await;
     let (mail, sealed): (Uuid, Vec<u8>) =
         sqlx::query_as("SELECT id, content_sealed FROM mail WHERE content_sealed IS NOT NULL").fetch_one(&test.app.db).await.unwrap();
-    let text = test.app.sealing.open(SealedColumn::MailContent, mail, &sealed).unwrap();
-    let link_token = text.split("token=").nth(1).unwrap().split('\\').next().unwrap().to_owned();
+    let letter = test.app.sealing.open(SealedColumn::MailContent, mail, &sealed).unwrap();
+    let link_token = letter.split("token=").nth(1).unwrap().split('\\').next().unwrap().to_owned();
 
     // What does not.
     let wrong = json!({ "input": { "email": "person-1@needle.example", "password": "wrong needle password" } });
