@@ -17,7 +17,9 @@ use crate::{
     embedded::mailbox::{Mailbox, ReceivedMail},
 };
 
-/// A server that takes longer is counted as down; the mail is tried again.
+/// For each address of the server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A server that takes longer for a mail is counted as down; the mail is tried again.
 const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mail as it waits, sealed, in the outbox.
@@ -39,6 +41,8 @@ pub enum MailError {
     Config(String),
     #[error("the mail cannot be written: {0}")]
     Message(String),
+    #[error("the mail server took too long")]
+    TimedOut,
     #[error("SMTP: {0}")]
     Smtp(#[from] lettre::transport::smtp::Error),
 }
@@ -50,7 +54,8 @@ impl MailError {
         match self {
             Self::Config(_) => "the mailer is not configured".to_owned(),
             Self::Message(_) => "the mail cannot be written".to_owned(),
-            Self::Smtp(error) if error.is_timeout() => "the mail server does not answer".to_owned(),
+            Self::TimedOut => "the mail server does not answer".to_owned(),
+            Self::Smtp(error) if error.is_timeout() => "the mail server cannot be reached in time".to_owned(),
             Self::Smtp(error) => match error.status() {
                 Some(code) => format!("the mail server answers {code}"),
                 None => "the mail server cannot be reached".to_owned(),
@@ -73,7 +78,7 @@ impl Mailer {
         let url = config.smtp_url.as_ref().ok_or_else(|| MailError::Config("SMTP_URL is missing".to_owned()))?;
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret())
             .map_err(|error| MailError::Config(error.to_string()))?
-            .timeout(Some(SMTP_TIMEOUT))
+            .timeout(Some(CONNECT_TIMEOUT))
             .build();
         let from = config.from.parse().map_err(|error| MailError::Config(format!("{error}")))?;
         Ok(Self::Smtp { transport: Box::new(transport), from })
@@ -104,7 +109,9 @@ impl Mailer {
                     Some(html) => message.multipart(MultiPart::alternative_plain_html(mail.text.clone(), html.clone())),
                     None => message.singlepart(SinglePart::plain(mail.text.clone())),
                 };
-                transport.send(message.map_err(|error| MailError::Message(error.to_string()))?).await?;
+                let message = message.map_err(|error| MailError::Message(error.to_string()))?;
+                // The transport's own time-out is for the connection alone: a server that then says nothing would be waited for for ever.
+                tokio::time::timeout(SMTP_TIMEOUT, transport.send(message)).await.map_err(|_| MailError::TimedOut)??;
             }
         }
         Ok(())

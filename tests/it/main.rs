@@ -34,6 +34,7 @@ mod reconciliation;
 mod refunds;
 mod schema;
 mod sessions;
+mod smtp;
 mod stampede;
 mod subscriptions;
 mod trusted_documents;
