@@ -12,30 +12,42 @@ use whitemonday::{
     services::seed::{self, DemoAccount},
 };
 
-use crate::support::{Client, PASSWORD, TestApp, new_key};
+use crate::support::{Client, PASSWORD, TestApp, account::signed_in, new_key};
 
 /// What a client sends with its access token; the others go without one.
-const SIGNED_IN: [&str; 13] = [
+const SIGNED_IN: [&str; 21] = [
     "all-order-updates",
     "buy-now",
     "cancel-order",
+    "change-password",
+    "delete-account",
+    "end-session",
     "log-out",
+    "log-out-everywhere",
     "node",
     "order",
     "order-updates",
     "orders",
+    "remove-address",
+    "request-email-change",
     "request-return",
     "retry-payment",
     "save-address",
+    "sessions",
     "set-shipping-address",
+    "update-profile",
     "viewer",
 ];
 
-const PLACEHOLDERS: [&str; 14] = [
+/// There is nothing about these that a client could mend.
+const ENDS_SESSIONS: [&str; 3] = ["end-session", "log-out", "log-out-everywhere"];
+
+const PLACEHOLDERS: [&str; 16] = [
     "addressId",
     "categoryId",
     "deliveredOrderId",
     "email",
+    "emailChangeToken",
     "failedOrderId",
     "flashSaleId",
     "knownEmail",
@@ -44,6 +56,7 @@ const PLACEHOLDERS: [&str; 14] = [
     "productId",
     "refreshToken",
     "resetToken",
+    "sessionId",
     "uuid",
     "verificationToken",
 ];
@@ -90,6 +103,8 @@ async fn run_all(client: &str) -> BTreeSet<String> {
     let sale = test.open_sale(100, 5).await;
     let operations = operations(client);
     let customers = test.customers(operations.len()).await;
+    // Everybody has the known password.
+    test.execute("UPDATE customer SET password_hash = (SELECT password_hash FROM customer ORDER BY created_at LIMIT 1)").await;
     let mut used = BTreeSet::new();
     for ((name, operation), customer) in operations.into_iter().zip(customers) {
         let mut visit = Visit { test: &test, sale, customer, used: &mut used };
@@ -125,8 +140,9 @@ impl Visit<'_> {
         assert!(fields.values().all(|value| !value.is_null()), "{name}: {data:#}");
         if operation.kind == Kind::Mutation {
             let payload = fields.values().next().unwrap();
-            let has_user_errors = name != "log-out";
+            let has_user_errors = !ENDS_SESSIONS.contains(&name);
             assert_eq!(payload.get("userErrors"), has_user_errors.then(|| json!([])).as_ref(), "{name}: {data:#}");
+            assert_ne!(payload.get("done"), Some(&json!(false)), "{name}: {data:#}");
         }
         match name {
             "buy-now" => assert_eq!(data["buyNow"]["result"]["__typename"], "OrderAccepted", "{data:#}"),
@@ -160,6 +176,12 @@ impl Visit<'_> {
             "categoryId" => self.read_of_sale("product { category { id } }", "/flashSale/product/category/id").await,
             "deliveredOrderId" => self.delivered_order().await,
             "email" => fresh_email(),
+            "emailChangeToken" => {
+                let email = fresh_email();
+                let request = "mutation($input: RequestEmailChangeInput!) { requestEmailChange(input: $input) { accepted } }";
+                self.customer.send(request, json!({ "input": { "newEmail": email, "password": PASSWORD } })).await;
+                self.test.token_mailed_to(&email, 1).await
+            }
             "failedOrderId" => {
                 let order = self.customer.must_buy(self.sale, 1, json!({ "paymentMethod": "pm_card_chargeDeclined" })).await;
                 self.customer.until_order_is(&order, "PAYMENT_FAILED").await;
@@ -180,6 +202,13 @@ impl Visit<'_> {
                 let email = self.customer.email.as_ref().unwrap();
                 self.test.anonymous().send(request, json!({ "input": { "email": email } })).await;
                 self.test.token_mailed_to(email, 1).await
+            }
+            "sessionId" => {
+                signed_in(self.test, self.customer.email.as_ref().unwrap(), PASSWORD).await;
+                let data = self.customer.send("{ viewer { sessions { id current } } }", json!({})).await;
+                let sessions = data["viewer"]["sessions"].as_array().unwrap();
+                let other = sessions.iter().find(|session| session["current"] == false).unwrap();
+                other["id"].as_str().unwrap().to_owned()
             }
             "uuid" => new_key(),
             "verificationToken" => {
