@@ -8,6 +8,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -20,6 +21,10 @@ use crate::app::App;
 
 /// Before the listener is asked again after it failed, as it does when the process has no file descriptors left.
 const AFTER_A_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+
+/// What the system keeps of an answer for a client that does not read. By itself it would take megabytes, on a WebSocket all of it old
+/// news.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Serves until `stop`, then finishes the requests that are under way and tells the sockets. The caller bounds the time.
 pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
@@ -59,7 +64,8 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
 
 async fn serve_connection(http: http1::Builder, stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
     // Answers are small and whole: they need not wait for more.
-    if let Err(error) = stream.set_nodelay(true) {
+    let prepared = stream.set_nodelay(true).and_then(|()| Ok(set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES)?));
+    if let Err(error) = prepared {
         tracing::debug!(%error, "a connection has gone");
         return;
     }
