@@ -249,6 +249,9 @@ pub struct HttpConfig {
     pub deadline: Duration,
     /// How long a connection may be without a whole request.
     pub idle_patience: Duration,
+    /// Sockets that are open at once; they no longer count as connections.
+    pub max_sockets: usize,
+    pub sockets_per_address: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -465,6 +468,8 @@ impl HttpConfig {
             max_in_flight: reader.number("MAX_IN_FLIGHT", 512, 1..=100_000) as usize,
             deadline: Duration::from_secs(reader.number("REQUEST_DEADLINE_SECONDS", 10, 1..=60).into()),
             idle_patience: Duration::from_secs(reader.number("IDLE_CONNECTION_SECONDS", 75, 1..=3600).into()),
+            max_sockets: reader.number("MAX_SOCKETS", 10_000, 1..=1_000_000) as usize,
+            sockets_per_address: reader.number("SOCKETS_PER_ADDRESS", 500, 1..=1_000_000) as usize,
             public_url,
         }
     }

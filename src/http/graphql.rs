@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{ClientAddress, HttpState, RequestId, authentication::authenticate};
 use crate::resolvers::{
     ApiSchema,
-    context::{Caller, request_data},
+    context::{Caller, Transport, request_data},
     errors::ApiError,
 };
 
@@ -56,7 +56,7 @@ pub async fn execute(
         Err(error) => return refuse(StatusCode::UNAUTHORIZED, error),
     };
     let user_agent = text(&headers, &header::USER_AGENT).map(str::to_owned);
-    let caller = Caller { viewer, user_agent, request_id: Some(request_id.clone()), address: Some(address) };
+    let caller = Caller { viewer, user_agent, request_id: Some(request_id.clone()), address: Some(address), transport: Transport::Post };
     request.data = request_data(&state.app, caller);
 
     let api = Api { schema: state.schema, request_id };

@@ -11,12 +11,14 @@ mod lane;
 mod mailbox;
 mod pages;
 mod server;
+mod sockets;
 mod webhooks;
 mod websocket;
 
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -36,6 +38,7 @@ use uuid::Uuid;
 use self::{
     client_address::{client_address, network},
     lane::Lane,
+    sockets::Sockets,
 };
 use crate::{
     app::App,
@@ -71,8 +74,10 @@ pub struct HttpState {
     pub schema: ApiSchema,
     /// Ends sockets when the server stops.
     pub stop: CancellationToken,
-    /// Sockets that are open: the server waits until they have been told.
-    pub sockets: TaskTracker,
+    /// Counts the sockets that are open.
+    sockets: Arc<Sockets>,
+    /// Serve the sockets: the server waits until they have been told.
+    socket_tasks: TaskTracker,
 }
 
 /// The id of a request, in its log lines, its answer's header and its errors.
@@ -83,11 +88,12 @@ pub struct RequestId(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub IpAddr);
 
-pub fn router(app: App, stop: CancellationToken, sockets: TaskTracker) -> Router {
+pub fn router(app: App, stop: CancellationToken, socket_tasks: TaskTracker) -> Router {
     let has_mailbox = app.mailer.mailbox().is_some();
     let has_graphiql = app.config.http.developer_tools;
     let schema = resolvers::schema(app.clone());
-    let state = HttpState { app, schema, stop, sockets };
+    let sockets = Arc::new(Sockets::new(&app.config.http));
+    let state = HttpState { app, schema, stop, sockets, socket_tasks };
     let http = &state.app.config.http;
     let lane = |places| middleware::from_fn_with_state(Lane::new(places, http.deadline), lane::limit);
     let graphql = post(graphql::execute).fallback(graphql::wrong_method);

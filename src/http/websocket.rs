@@ -1,180 +1,195 @@
 //! `/graphql/ws`: subscriptions by the graphql-transport-ws protocol.
 //!
-//! Owns: the socket's life. Close codes are those that the reference client (graphql-ws) understands: 4400 for what is no
-//! message, 4403 for a bad, expired or revoked token, 4408 when no `connection_init` came in time, 1012 when the server
-//! restarts, 1013 when it cannot serve just now or the reader is too slow.
+//! Owns: who may open a socket, and its life: keep-alive, how long it may keep us waiting, when it ends. What is said on it
+//! stands in `protocol.rs`, how many there may be in `sockets.rs`.
+//!
+//! Close codes are those of the reference client (graphql-ws). It comes back after
+//! - 4403: the token is bad, expired (within 30 s, so that not all come back at once), or its session has ended;
+//! - 4408: no `connection_init` within 5 s;
+//! - 1012: the server restarts;
+//! - 1013: too many sockets, a server that cannot check sessions just now, or a reader that kept a message waiting for 10 s.
+//!
+//! It gives up, as it is mistaken, after
+//! - 4400: no message of the protocol; 4401: an operation before `connection_init`; 4409: an id that is in use; 4429: a second
+//!   `connection_init`;
+//! - 4500: a fault of ours;
+//! - 1002: no frames of a WebSocket; 1007: text that is not UTF-8; 1009: a message of more than 64 KiB.
 
-use std::{
-    net::IpAddr,
-    str::FromStr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+mod protocol;
 
-use async_graphql::{
-    Data,
-    http::{WebSocket as Protocol, WebSocketProtocols, WsMessage},
-};
+use std::{net::IpAddr, time::Duration};
+
 use axum::{
     Extension,
     extract::{
         State, WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket, rejection::WebSocketUpgradeRejection},
+        ws::{CloseFrame, Message, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
     },
-    http::StatusCode,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::{SinkExt, StreamExt, future};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
+use self::protocol::Conversation;
 use super::{
     ClientAddress, HttpState, RequestId,
-    authentication::{Authenticated, authenticate},
     graphql::Api,
+    sockets::{Owner, Place},
 };
-use crate::{
-    auth::revocations::SessionState,
-    resolvers::{
-        context::{Caller, request_data},
-        errors::ApiError,
-    },
-};
+use crate::{auth::revocations::SessionState, config::HttpConfig};
 
 const SUBPROTOCOL: &str = "graphql-transport-ws";
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A socket from which nothing has come for two of these, not even a pong, is dead.
 const PING_EVERY: Duration = Duration::from_secs(25);
-const SESSION_CHECK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client has to answer a close.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// The largest message of ours has 4 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// Each socket keeps a buffer of this size.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 const BAD_REQUEST: u16 = 4400;
+const UNAUTHORIZED: u16 = 4401;
 const FORBIDDEN: u16 = 4403;
 const INIT_TIMED_OUT: u16 = 4408;
-const RESTART: u16 = 1012;
-const TRY_LATER: u16 = 1013;
-/// What the library closes with when `connection_init` is refused or a message does not parse; the reference client would
-/// never come back after it.
-const LIBRARY_REFUSED: u16 = 1002;
+const SUBSCRIBER_EXISTS: u16 = 4409;
+const TOO_MANY_INITS: u16 = 4429;
+const INTERNAL_ERROR: u16 = 4500;
+const TRY_LATER: u16 = close_code::AGAIN;
 
 pub async fn upgrade(
     State(state): State<HttpState>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    if !may_connect(&headers, &state.app.config.http) {
+        return (StatusCode::FORBIDDEN, "This origin may not connect.").into_response();
+    }
     let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES),
+        Ok(upgrade) => upgrade.protocols([SUBPROTOCOL]),
         Err(rejection) => return rejection.into_response(),
     };
-    if upgrade.selected_protocol().is_none_or(|protocol| protocol != SUBPROTOCOL) {
+    if upgrade.selected_protocol().is_none() {
         return (StatusCode::BAD_REQUEST, "Use the WebSocket subprotocol graphql-transport-ws.").into_response();
     }
-    let sockets = state.sockets.clone();
-    upgrade.on_upgrade(move |socket| sockets.track_future(serve(state, request_id, address, socket)))
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
+    let enter = |owner| state.sockets.enter(owner);
+    // Both, or the client is told on the socket: browsers do not show why an upgrade has failed.
+    let places = enter(Owner::Process).zip(enter(Owner::Address(address)));
+    let tasks = state.socket_tasks.clone();
+    upgrade.on_upgrade(move |socket| tasks.track_future(serve(state, request_id, address, places, socket)))
 }
 
-/// What is known of a socket's client.
-#[derive(Default)]
-struct Client {
-    /// The answer to `connection_init`, once it came.
-    init: OnceLock<Result<Option<Authenticated>, ApiError>>,
-    /// Something has come since the last ping.
-    is_alive: AtomicBool,
+/// Browsers say whose page connects. Other programs say nothing.
+fn may_connect(headers: &HeaderMap, config: &HttpConfig) -> bool {
+    let is_allowed = |origin: &HeaderValue| config.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());
+    headers.get(header::ORIGIN).is_none_or(is_allowed)
 }
 
-async fn serve(state: HttpState, request_id: String, address: IpAddr, socket: WebSocket) {
-    let Ok(protocol) = WebSocketProtocols::from_str(SUBPROTOCOL) else { return };
-    let client = Arc::new(Client::default());
-    let (mut sink, incoming) = socket.split();
-    let heard = client.clone();
-    let incoming = incoming
-        .take_while(|message| future::ready(message.is_ok()))
-        .filter_map(|message| future::ready(message.ok()))
-        .inspect(move |_| heard.is_alive.store(true, Ordering::Relaxed))
-        .filter(|message| future::ready(matches!(message, Message::Text(_) | Message::Binary(_))))
-        .map(Message::into_data)
-        .boxed();
-
-    let api = Api { schema: state.schema.clone(), request_id: request_id.clone() };
-    let (app, introduced) = (state.app.clone(), client.clone());
-    let outgoing = Protocol::new(api, incoming, protocol).on_connection_init(move |payload: serde_json::Value| async move {
-        let init = authenticate(&app, authorization(&payload));
-        let viewer = introduced.init.get_or_init(|| init).map(|signed_in| signed_in.map(|(viewer, _)| viewer));
-        let caller = Caller {
-            viewer: viewer.map_err(async_graphql::Error::from)?,
-            user_agent: None,
-            request_id: Some(request_id),
-            address: Some(address),
+async fn serve(state: HttpState, request_id: String, address: IpAddr, places: Option<(Place, Place)>, mut socket: WebSocket) {
+    let reason = match places {
+        Some(_) => converse(&state, request_id, address, &mut socket).await,
+        None => Some(close(TRY_LATER, "too many sockets")),
+    };
+    // Whatever the client has sent meanwhile is read: unread, it would make the system drop the close frame. Reading also answers
+    // the close of a client.
+    let farewell = async {
+        let mut open = match reason {
+            Some(reason) => socket.send(Message::Close(Some(reason))).await,
+            None => Ok(()),
         };
-        Ok::<Data, async_graphql::Error>(request_data(&app, caller))
-    });
-    futures_util::pin_mut!(outgoing);
+        while open.is_ok()
+            && let Some(heard) = socket.recv().await
+        {
+            open = heard.map(|_| ());
+        }
+    };
+    // A client that does not answer has had its chance.
+    let _ = timeout(FAREWELL, farewell).await;
+}
 
-    let end = end_of_session(&state, &client);
-    tokio::pin!(end);
-    let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
-    client.is_alive.store(true, Ordering::Relaxed);
+/// Serves a socket until it ends: with what is to be told, or `None` when the client has closed it or is gone.
+async fn converse(state: &HttpState, request_id: String, address: IpAddr, socket: &mut WebSocket) -> Option<CloseFrame> {
+    let api = Api { schema: state.schema.clone(), request_id };
+    let mut conversation = Conversation::new(state.app.clone(), api, address, state.sockets.clone());
+    let opened_at = Instant::now();
+    let mut pings = interval_at(opened_at + PING_EVERY, PING_EVERY);
+    let mut checks = interval(CHECK_EVERY);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_alive = true;
     loop {
         let message = tokio::select! {
-            () = state.stop.cancelled() => close(RESTART, "the server restarts"),
-            frame = &mut end => frame,
+            () = state.stop.cancelled() => return Some(close(close_code::RESTART, "the server restarts")),
+            _ = checks.tick() => match overdue(state, &conversation, opened_at) {
+                Some(reason) => return Some(reason),
+                None => continue,
+            },
             _ = pings.tick() => {
-                if !client.is_alive.swap(false, Ordering::Relaxed) {
-                    return;
+                if !std::mem::take(&mut is_alive) {
+                    return None;
                 }
                 Message::Ping(axum::body::Bytes::new())
             }
-            message = outgoing.next() => match message {
-                Some(WsMessage::Text(text)) => Message::Text(text.into()),
-                Some(WsMessage::Close(LIBRARY_REFUSED, _)) => refusal(&client),
-                Some(WsMessage::Close(code, reason)) => Message::Close(Some(CloseFrame { code, reason: reason.into() })),
-                None => return,
+            received = socket.recv() => {
+                is_alive = true;
+                let answer = match received {
+                    Some(Ok(Message::Text(text))) => conversation.receive(text.as_bytes()),
+                    Some(Ok(Message::Binary(bytes))) => conversation.receive(&bytes),
+                    // The library queues the pong by itself. Sent here it is waited for, so that nobody can fill the queue.
+                    Some(Ok(Message::Ping(payload))) => Ok(Some(Message::Pong(payload))),
+                    Some(Ok(Message::Pong(_))) => Ok(None),
+                    Some(Ok(Message::Close(_))) | None => return None,
+                    Some(Err(error)) => return Some(unreadable(error)),
+                };
+                match answer {
+                    Ok(Some(message)) => message,
+                    Ok(None) => continue,
+                    Err(reason) => return Some(reason),
+                }
+            }
+            news = conversation.next() => match news {
+                Ok(message) => message,
+                Err(reason) => return Some(reason),
             },
         };
-        let is_last = matches!(message, Message::Close(_));
-        match tokio::time::timeout(SEND_TIMEOUT, sink.send(message)).await {
-            Ok(Ok(())) if !is_last => {}
-            _ => return,
+        match timeout(SEND_TIMEOUT, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return None,
+            Err(_) => return Some(close(TRY_LATER, "too slow a reader")),
         }
     }
 }
 
-/// Why the library has closed the socket, in codes that clients understand.
-fn refusal(client: &Client) -> Message {
-    match client.init.get() {
-        Some(Err(error @ ApiError::Unavailable(_))) => close(TRY_LATER, error.message()),
-        Some(Err(error)) => close(FORBIDDEN, error.message()),
-        Some(Ok(_)) | None => close(BAD_REQUEST, "not a message of graphql-transport-ws"),
+/// Why a socket has to end now, if it has to.
+fn overdue(state: &HttpState, conversation: &Conversation, opened_at: Instant) -> Option<CloseFrame> {
+    let Some(client) = conversation.client() else {
+        return (opened_at.elapsed() >= INIT_TIMEOUT).then(|| close(INIT_TIMED_OUT, "connection_init did not come in time"));
+    };
+    let (viewer, ends_at) = client.signed_in?;
+    let now = state.app.clock.now();
+    if now >= ends_at {
+        Some(close(FORBIDDEN, "the access token has expired: connect with a new one"))
+    } else if state.app.revocations.state(viewer.session, now) == SessionState::Ended {
+        Some(close(FORBIDDEN, "the session has ended"))
+    } else {
+        None
     }
 }
 
-/// Ends when the socket must: no `connection_init` in time, or the session of its token has ended or run out.
-async fn end_of_session(state: &HttpState, client: &Client) -> Message {
-    let deadline = tokio::time::Instant::now() + INIT_TIMEOUT;
-    loop {
-        tokio::time::sleep(SESSION_CHECK_EVERY).await;
-        let now = state.app.clock.now();
-        match client.init.get() {
-            None if tokio::time::Instant::now() >= deadline => return close(INIT_TIMED_OUT, "connection_init did not come in time"),
-            Some(Ok(Some((_, expires_at)))) if now >= *expires_at => {
-                return close(FORBIDDEN, "the access token has expired: connect with a new one");
-            }
-            Some(Ok(Some((viewer, _)))) if state.app.revocations.state(viewer.session, now) == SessionState::Ended => {
-                return close(FORBIDDEN, "the session has ended");
-            }
-            _ => {}
-        }
+/// What a client is told whose bytes make no message.
+fn unreadable(error: axum::Error) -> CloseFrame {
+    match error.into_inner().downcast_ref() {
+        Some(tungstenite::Error::Capacity(_)) => close(close_code::SIZE, "at most 64 KiB a message"),
+        Some(tungstenite::Error::Utf8(_)) => close(close_code::INVALID, "not UTF-8"),
+        _ => close(close_code::PROTOCOL, "not a WebSocket frame"),
     }
 }
 
-fn authorization(payload: &serde_json::Value) -> Option<&str> {
-    payload.get("Authorization").or_else(|| payload.get("authorization")).map(|value| value.as_str().unwrap_or("unreadable"))
-}
-
-fn close(code: u16, reason: &str) -> Message {
-    Message::Close(Some(CloseFrame { code, reason: reason.into() }))
+fn close(code: u16, reason: &'static str) -> CloseFrame {
+    CloseFrame { code, reason: reason.into() }
 }

@@ -2,7 +2,12 @@
 
 use std::net::IpAddr;
 
-use async_graphql::{Context, Error, Result, dataloader::DataLoader};
+use async_graphql::{
+    Context, Error, Result, ServerResult,
+    dataloader::DataLoader,
+    extensions::ExtensionContext,
+    parser::types::{ExecutableDocument, OperationType},
+};
 use uuid::Uuid;
 
 use super::{errors::ApiError, loaders::StoreLoader};
@@ -26,6 +31,7 @@ pub struct Caller {
     pub request_id: Option<String>,
     /// Where the request comes from, as a limit counts it; `None` within the process.
     pub address: Option<IpAddr>,
+    pub transport: Transport,
 }
 
 impl Caller {
@@ -44,6 +50,29 @@ impl Caller {
 }
 
 opaque_debug!(Caller);
+
+/// What an operation came by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// `POST /graphql`, with its limits on rate and time.
+    #[default]
+    Post,
+    /// A WebSocket, which carries subscriptions alone.
+    Socket,
+}
+
+/// Refuses what may not come by the caller's transport.
+pub fn check_transport(ctx: &ExtensionContext<'_>, document: &ExecutableDocument) -> ServerResult<()> {
+    let Some(caller) = ctx.data_opt::<Caller>().filter(|caller| caller.transport == Transport::Socket) else { return Ok(()) };
+    let stranger =
+        document.operations.iter().map(|(_, operation)| operation).find(|operation| operation.node.ty != OperationType::Subscription);
+    let Some(stranger) = stranger else { return Ok(()) };
+    let error = match caller.viewer {
+        Some(_) => ApiError::BadRequest("Sockets are for subscriptions: send queries and mutations by POST."),
+        None => ApiError::Unauthenticated,
+    };
+    Err(Error::from(error).into_server_error(stranger.pos))
+}
 
 /// Everything of one request or socket that resolvers look up in the context.
 #[must_use]

@@ -18,7 +18,10 @@ use async_graphql::{
 };
 use moka::sync::Cache;
 
-use super::{context::Caller, operation_limits, trusted_documents};
+use super::{
+    context::{Caller, check_transport},
+    operation_limits, trusted_documents,
+};
 use crate::app::App;
 
 const MAX_DOCUMENTS: u64 = 1_000;
@@ -101,10 +104,12 @@ impl Extension for OneRequest {
             caller.count_operation(app)?;
         }
         if let Some(known) = self.documents.get(query) {
+            check_transport(ctx, &known.parsed)?;
             return Ok(self.document.get_or_init(|| known).parsed.clone());
         }
         let parsed = next.run(ctx, query, variables).await?;
         operation_limits::check_document(&parsed)?;
+        check_transport(ctx, &parsed)?;
         if query.len() <= MAX_BYTES {
             let known = Arc::new(KnownDocument { parsed: parsed.clone(), validated: RwLock::default() });
             self.documents.insert(query.to_owned(), known.clone());

@@ -35,6 +35,7 @@ mod refunds;
 mod schema;
 mod sessions;
 mod smtp;
+mod socket_abuse;
 mod stampede;
 mod subscriptions;
 mod trusted_documents;

@@ -1,14 +1,13 @@
 //! Live updates over a real WebSocket.
 
 use chrono::TimeDelta;
-use secrecy::ExposeSecret;
 use serde_json::json;
-use whitemonday::{
-    auth::{Viewer, access_token},
-    domain::{customer::Role, ids::SessionId},
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use crate::support::{Socket, TestApp, customer_id};
+use crate::support::{Socket, TestApp};
 
 const UPDATES: &str = "subscription($id: ID) { orderUpdates(orderId: $id) { id status version } }";
 const SALE: &str = "subscription($id: ID!) { flashSaleUpdates(flashSaleId: $id) { phase remainingUnits } }";
@@ -119,19 +118,6 @@ async fn a_bad_token_closes_the_socket_with_4403() {
 }
 
 #[tokio::test]
-async fn a_socket_ends_with_its_token() {
-    let test = TestApp::start().await;
-    let ann = test.customer().await;
-    let viewer = Viewer { customer: customer_id(&json!(ann.customer_id)), session: SessionId::new(), role: Role::Customer };
-    let signed_at = test.app.clock.now() - access_token::LIFETIME + TimeDelta::seconds(8);
-    let (token, _) = test.app.access_tokens.sign(viewer, signed_at).unwrap();
-
-    let mut socket = ann.with_token(token.expose_secret()).socket().await;
-    assert_eq!(u16::from(socket.closed().await.code), 4403);
-    test.finish().await;
-}
-
-#[tokio::test]
 async fn a_log_out_ends_the_sockets_of_its_session() {
     let test = TestApp::start().await;
     let ann = test.customer().await;
@@ -151,18 +137,20 @@ async fn what_is_no_message_closes_the_socket_with_4400() {
 }
 
 #[tokio::test]
-async fn without_a_connection_init_the_socket_is_closed_with_4408() {
-    let test = TestApp::start().await;
-    let mut socket = Socket::open(test.address).await;
-    assert_eq!(u16::from(socket.closed().await.code), 4408);
-    test.finish().await;
-}
-
-#[tokio::test]
 async fn a_stopping_server_closes_its_sockets_with_1012() {
     let test = TestApp::start().await;
     let mut socket = test.anonymous().socket().await;
     test.stop.cancel();
     assert_eq!(u16::from(socket.closed().await.code), 1012);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_socket_is_answered() {
+    let test = TestApp::start().await;
+    let mut socket = test.anonymous().socket().await;
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+    socket.send_frame(Message::Close(Some(frame.clone()))).await;
+    assert_eq!(socket.closed().await, frame);
     test.finish().await;
 }

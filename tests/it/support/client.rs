@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest, protocol::CloseFrame},
 };
 use whitemonday::{domain::ids::FlashSaleId, services::seed::SeededCustomer};
@@ -169,16 +169,34 @@ impl Client {
     /// A socket after `connection_init`.
     pub async fn socket(&self) -> Socket {
         let mut socket = Socket::open(self.address).await;
-        let payload = self.access_token.as_ref().map_or(json!({}), |token| json!({ "Authorization": format!("Bearer {token}") }));
-        socket.send(&json!({ "type": "connection_init", "payload": payload })).await;
+        self.introduce(&mut socket).await;
         assert_eq!(socket.next().await["type"], "connection_ack");
         socket
+    }
+
+    /// A socket after `connection_init`, unless there are too many.
+    pub async fn try_socket(&self) -> Option<Socket> {
+        let mut socket = Socket::open(self.address).await;
+        self.introduce(&mut socket).await;
+        match socket.next_or_closed().await {
+            Ok(_) => Some(socket),
+            Err(code) => {
+                assert_eq!(code, 1013);
+                None
+            }
+        }
+    }
+
+    /// Sends `connection_init`.
+    pub async fn introduce(&self, socket: &mut Socket) {
+        let payload = self.access_token.as_ref().map_or(json!({}), |token| json!({ "Authorization": format!("Bearer {token}") }));
+        socket.send(&json!({ "type": "connection_init", "payload": payload })).await;
     }
 
     /// A socket with one subscription.
     pub async fn subscribe(&self, query: &str, variables: Value) -> Socket {
         let mut socket = self.socket().await;
-        socket.send(&json!({ "id": "1", "type": "subscribe", "payload": { "query": query, "variables": variables } })).await;
+        socket.begin("1", query, variables).await;
         socket
     }
 }
@@ -209,17 +227,36 @@ pub async fn refused(client: &Client, mutation: &str, input: Value) -> String {
     payload["userErrors"][0]["code"].as_str().unwrap_or_else(|| panic!("{payload:#}")).to_owned()
 }
 
-pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
     pub async fn open(address: SocketAddr) -> Self {
-        let mut request = format!("ws://{address}/graphql/ws").into_client_request().unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// On a connection that the test has made.
+    pub async fn over(stream: TcpStream) -> Self {
+        let mut request = format!("ws://{}/graphql/ws", stream.peer_addr().unwrap()).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
-        Self(connect_async(request).await.unwrap().0)
+        Self(client_async(request, stream).await.unwrap().0)
     }
 
     pub async fn send(&mut self, message: &Value) {
-        self.0.send(Message::text(message.to_string())).await.unwrap();
+        self.send_frame(Message::text(message.to_string())).await;
+    }
+
+    pub async fn send_frame(&mut self, frame: Message) {
+        self.0.send(frame).await.unwrap();
+    }
+
+    /// The connection below, for what is no frame.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        self.0.get_mut()
+    }
+
+    /// A subscription of this socket.
+    pub async fn begin(&mut self, id: &str, query: &str, variables: Value) {
+        self.send(&json!({ "id": id, "type": "subscribe", "payload": { "query": query, "variables": variables } })).await;
     }
 
     async fn frame(&mut self) -> Message {
@@ -248,6 +285,27 @@ impl Socket {
         assert_eq!(message["type"], "next", "{message:#}");
         assert!(message["payload"].get("errors").is_none(), "{message:#}");
         message["payload"]["data"].take()
+    }
+
+    /// The next message but pings, or the code that the socket is closed with instead.
+    pub async fn next_or_closed(&mut self) -> Result<Value, u16> {
+        loop {
+            match self.frame().await {
+                Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
+                Message::Close(frame) => return Err(frame.unwrap().code.into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// What the socket is closed with, whatever comes before; `None` when the connection just ends.
+    pub async fn closed_at_last(&mut self) -> Option<u16> {
+        while let Some(Ok(frame)) = self.0.next().await {
+            if let Message::Close(frame) = frame {
+                return frame.map(|frame| frame.code.into());
+            }
+        }
+        None
     }
 
     /// The close frame that must come next.

@@ -82,9 +82,8 @@ impl TestApp {
 
     async fn start_on(database: TestDatabase, settings: &[(&str, &str)], provider: SimulatorOptions) -> Self {
         let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider).await.unwrap();
-        let app = build_app(&settings_for(&database.url, &simulator.url, settings));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let address = serve(&app, &stop, &tasks).await;
+        let (app, address) = serve(settings_for(&database.url, &simulator.url, settings), &stop, &tasks).await;
         Self { app, address, simulator, stop, tasks, database }
     }
 
@@ -121,9 +120,7 @@ impl TestApp {
 
     /// The same with other settings than the usual ones.
     pub async fn second_server_with(&self, settings: &[(&str, &str)]) -> (App, SocketAddr) {
-        let app = build_app(&settings_for(&self.database.url, &self.simulator.url, settings));
-        let address = serve(&app, &self.stop, &self.tasks).await;
-        (app, address)
+        serve(settings_for(&self.database.url, &self.simulator.url, settings), &self.stop, &self.tasks).await
     }
 
     /// The settings of this program, for a child process.
@@ -303,8 +300,7 @@ fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) ->
     usual.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn build_app(settings: &BTreeMap<String, String>) -> App {
-    let mut settings = settings.clone();
+fn build_app(mut settings: BTreeMap<String, String>) -> App {
     if let Ok(url) = std::env::var("WHITEMONDAY_TEST_REDIS_URL") {
         settings.entry("REDIS_URL".to_owned()).or_insert(url);
     }
@@ -312,19 +308,22 @@ fn build_app(settings: &BTreeMap<String, String>) -> App {
     App::new(config, Clock::system(), Some(Arc::default())).unwrap()
 }
 
-async fn serve(app: &App, stop: &CancellationToken, tasks: &TaskTracker) -> SocketAddr {
-    jobs::start_common(app, tasks, stop).await.unwrap();
-    jobs::start_followers(app, tasks, stop).await.unwrap();
+/// A server and where it listens, which is its public address unless the settings say otherwise.
+async fn serve(mut settings: BTreeMap<String, String>, stop: &CancellationToken, tasks: &TaskTracker) -> (App, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    settings.entry("PUBLIC_URL".to_owned()).or_insert_with(|| format!("http://{address}"));
+    let app = build_app(settings);
+    jobs::start_common(&app, tasks, stop).await.unwrap();
+    jobs::start_followers(&app, tasks, stop).await.unwrap();
     let served = CancellationToken::new();
-    jobs::start_purchase_workers(app, tasks, &served);
-    let (app, stop) = (app.clone(), stop.clone());
+    jobs::start_purchase_workers(&app, tasks, &served);
+    let (serving, stop) = (app.clone(), stop.clone());
     tasks.spawn(async move {
-        http::serve(listener, app, stop).await;
+        http::serve(listener, serving, stop).await;
         served.cancel();
     });
-    address
+    (app, address)
 }
 
 /// Asks until there is an answer; fails after [`PATIENCE`].
