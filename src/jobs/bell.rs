@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::runner::guarded;
+use super::runner::{guarded, unending};
 use crate::{
     app::App,
     services::{ServiceError, order_feed},
@@ -33,7 +33,7 @@ pub async fn hear(app: App, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = guarded("bell", listen(&app)) => {}
+            () = unending("bell", listen(&app)) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -88,6 +88,12 @@ pub async fn guarded(name: &'static str, work: impl Future<Output = Result<(), S
     attempt_within(STATEMENTS_LIMIT, name, work).await.is_ok()
 }
 
+/// The same for work that waits for others, however long, until it fails.
+pub async fn unending(name: &'static str, work: impl Future<Output = Result<(), ServiceError>>) {
+    // What went wrong has been logged.
+    let _ = attempt_within(Duration::MAX, name, work).await;
+}
+
 /// Carries out one delivery's work. A failure that lasts is counted by `fail`; any other leaves the message to come again.
 pub async fn carry_out<Fail: Future<Output = Result<(), ServiceError>>>(
     name: &'static str,
