@@ -82,7 +82,7 @@ pub async fn upgrade(
     // Both, or the client is told on the socket: browsers do not show why an upgrade has failed.
     let places = enter(Owner::Process).zip(enter(Owner::Address(address)));
     let tasks = state.socket_tasks.clone();
-    upgrade.on_upgrade(move |socket| tasks.track_future(serve(state, request_id, address, places, socket)))
+    upgrade.on_upgrade(move |socket| tasks.track_future(serve(state, request_id, address, socket, places)))
 }
 
 /// Browsers say whose page connects. Other programs say nothing.
@@ -91,7 +91,7 @@ fn may_connect(headers: &HeaderMap, config: &HttpConfig) -> bool {
     headers.get(header::ORIGIN).is_none_or(is_allowed)
 }
 
-async fn serve(state: HttpState, request_id: String, address: IpAddr, places: Option<(Place, Place)>, mut socket: WebSocket) {
+async fn serve(state: HttpState, request_id: String, address: IpAddr, mut socket: WebSocket, places: Option<(Place, Place)>) {
     let reason = match places {
         Some(_) => converse(&state, request_id, address, &mut socket).await,
         None => Some(close(TRY_LATER, "too many sockets")),

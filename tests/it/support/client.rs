@@ -308,6 +308,12 @@ impl Socket {
         None
     }
 
+    /// Closes it; afterwards the server has no place taken for it.
+    pub async fn close(mut self) {
+        self.send_frame(Message::Close(None)).await;
+        while let Some(Ok(_)) = self.0.next().await {}
+    }
+
     /// The close frame that must come next.
     pub async fn closed(&mut self) -> CloseFrame {
         loop {

@@ -135,7 +135,7 @@ impl TestApp {
 
     /// The program on the same database with other settings, without a server.
     pub fn app_with(&self, settings: &[(&str, &str)]) -> App {
-        build_app(&settings_for(&self.database.url, &self.simulator.url, settings))
+        build_app(settings_for(&self.database.url, &self.simulator.url, settings))
     }
 
     /// Runs a command of the program, on this one's settings, to its end.
