@@ -129,8 +129,8 @@ async fn a_mail_goes_over_tls_and_says_the_same_as_text_and_html() {
     assert_eq!(mail["envelope"], mail["to"]);
     assert_eq!(mail["subject"], "이메일 주소를 확인해 주세요");
     assert_eq!((&mail["contentType"], &mail["attachments"]), (&json!("multipart/alternative"), &json!(0)));
-    let (text, html) = (mail["text"].as_str().unwrap(), mail["html"].as_str().unwrap());
-    for part in [text, html] {
+    let (plain, html) = (mail["text"].as_str().unwrap(), mail["html"].as_str().unwrap());
+    for part in [plain, html] {
         assert!(part.contains("WhiteMonday에 오신 것을 환영합니다") && part.contains(&link(&mail)), "{part}");
     }
     assert!(html.contains(r#"<html lang="ko">"#), "{html}");
