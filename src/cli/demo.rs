@@ -115,6 +115,8 @@ fn settings(
             ("REDIS_URL", services.redis_url()),
             ("LISTEN", address.to_string()),
             ("PUBLIC_URL", format!("http://{address}")),
+            // A person may type that name as well; its pages could not open sockets otherwise.
+            ("ALLOWED_ORIGINS", format!("http://localhost:{}", address.port())),
             ("DEVELOPER_TOOLS", "on".to_owned()),
             // Everybody comes from this machine.
             ("ADDRESS_PER_MINUTE", "0".to_owned()),
