@@ -49,14 +49,11 @@ struct MailServer {
 
 impl MailServer {
     async fn start(address: SocketAddr, certificate: &Certificate) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("web/test/smtp.mjs");
-        assert!(
-            script.parent().unwrap().join("../node_modules/smtp-server").is_dir(),
-            "web/node_modules is missing: `make test` installs it"
-        );
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/npm");
+        assert!(folder.join("node_modules").is_dir(), "tests/npm/node_modules is missing: `make test` installs it");
         let arguments = [&address.port().to_string(), &certificate.path("cert.pem"), &certificate.path("key.pem"), USER, SMTP_PASSWORD];
         let mut process = Command::new("node")
-            .arg(script)
+            .arg(folder.join("smtp.mjs"))
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

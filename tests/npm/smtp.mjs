@@ -1,6 +1,6 @@
 // A mail server with TLS for tests: takes mail from one user and prints each as a line of JSON.
 //
-//   node web/test/smtp.mjs <port> <certificate's file> <key's file> <user> <password>
+//   node tests/npm/smtp.mjs <port> <certificate's file> <key's file> <user> <password>
 //
 // Prints "ready" first. Ends when its input does, so that it never outlives the test.
 
