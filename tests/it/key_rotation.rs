@@ -23,7 +23,7 @@ use whitemonday::{
     store,
 };
 
-use crate::support::{Barrier, Client, PASSWORD, Process, Step, TestApp, new_key, until};
+use crate::support::{Barrier, Client, PASSWORD, PATIENCE, Process, Step, TestApp, new_key, until};
 
 /// Settings with these keys, the first one first. Key 1 is the one that all tests have.
 struct Keys {
@@ -358,7 +358,9 @@ async fn servers_and_workers_refuse_keys_that_would_not_find_everybody() {
     let test = TestApp::start().await;
     let customer = customers(&test, 1).await.remove(0);
     let refusal = async |command: &str, index: &[u8]| {
-        let output = test.command_with(&[command], &Keys::new(&[1], index).settings()).await;
+        let keys = Keys::new(&[1], index);
+        let settings = keys.settings();
+        let output = tokio::time::timeout(PATIENCE, test.command_with(&[command], &settings)).await.expect("it does not start");
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
