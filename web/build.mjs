@@ -37,7 +37,7 @@ const documents = {
   name: "documents",
   setup({ onLoad }) {
     onLoad({ filter: /\.graphql$/ }, async ({ path }) => {
-      const query = await readFile(path, "utf8");
+      const query = (await readFile(path, "utf8")).replace(/^#.*\n/gm, "").trim();
       const sha256Hash = createHash("sha256").update(query).digest("hex");
       const operationName = basename(path, ".graphql");
       return { contents: JSON.stringify({ operationName, query, extensions: { persistedQuery: { version: 1, sha256Hash } } }), loader: "json" };

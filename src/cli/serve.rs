@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -29,6 +30,7 @@ pub struct ServeArgs {
 
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let app = start_app()?;
+    raise_open_files();
     store::schema::check(&app.db).await?;
     services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
@@ -61,6 +63,14 @@ fn start_app() -> anyhow::Result<App> {
     let config = Config::read(&settings, MailTransport::Smtp)?;
     super::start_log(&settings)?;
     Ok(App::new(config, Clock::system(), None)?)
+}
+
+/// Each connection is an open file: as many as the system lets us have.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// A process that has been told to run until SIGINT or SIGTERM.

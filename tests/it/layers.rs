@@ -152,6 +152,19 @@ fn planted_bugs_still_apply_and_name_tests_that_exist() {
 }
 
 #[test]
+fn the_table_of_security_names_tests_that_exist() {
+    let tests: String =
+        [files("tests/it", ".rs"), files("src", ".rs")].concat().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let text = fs::read_to_string("docs/SECURITY.md").unwrap();
+    let (_, table) = text.split_once("| ASVS |").unwrap();
+    let names: Vec<_> = table.split('`').skip(1).step_by(2).filter(|name| name.contains('_')).collect();
+    for name in &names {
+        assert!(tests.contains(&format!("fn {name}(")), "docs/SECURITY.md names {name}");
+    }
+    assert!(names.len() >= 30, "{} tests", names.len());
+}
+
+#[test]
 fn the_table_of_races_names_tests_that_exist() {
     let table = fs::read_to_string("docs/RACES.md").unwrap();
     let names: Vec<_> = table
