@@ -147,6 +147,6 @@ fn finished(mut response: GraphQlResponse, request_id: &str) -> GraphQlResponse 
 
 /// Errors of ours carry their code; the others are the library's, about the request itself.
 fn code_of(error: &ServerError) -> &'static str {
-    let is_limit = ["too complex", "too deep", "recursion depth"].iter().any(|words| error.message.contains(words));
+    let is_limit = ["too complex", "too deep"].iter().any(|words| error.message.contains(words));
     if is_limit { ApiError::TooComplex.code() } else { ApiError::BadRequest("").code() }
 }

@@ -13,7 +13,7 @@ use std::{
 use async_graphql::{
     Request, Response, ServerError, ServerResult, ValidationResult, Value, Variables,
     extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery, NextPrepareRequest, NextRequest, NextValidation},
-    parser::types::ExecutableDocument,
+    parser::{parse_query, types::ExecutableDocument},
     value,
 };
 use moka::sync::Cache;
@@ -31,6 +31,9 @@ const MAX_BYTES: usize = 16 * 1024;
 const MAX_SHAPES: usize = 64;
 /// Larger variables are validated each time.
 const MAX_SHAPE_BYTES: usize = 1024;
+/// Errors that are told of one document, and how much of each.
+const MAX_ERRORS: usize = 10;
+const MAX_MESSAGE_CHARACTERS: usize = 1_000;
 
 /// Remembers documents by their text.
 pub struct KnownDocuments {
@@ -97,8 +100,8 @@ impl Extension for OneRequest {
         &self,
         ctx: &ExtensionContext<'_>,
         query: &str,
-        variables: &Variables,
-        next: NextParseQuery<'_>,
+        _variables: &Variables,
+        _next: NextParseQuery<'_>,
     ) -> ServerResult<ExecutableDocument> {
         if let (Some(app), Some(caller)) = (ctx.data_opt::<App>(), ctx.data_opt::<Caller>()) {
             caller.count_operation(app)?;
@@ -107,7 +110,9 @@ impl Extension for OneRequest {
             check_transport(ctx, &known.parsed)?;
             return Ok(self.document.get_or_init(|| known).parsed.clone());
         }
-        let parsed = next.run(ctx, query, variables).await?;
+        operation_limits::check_text(query)?;
+        // By ourselves: the library's own step then follows every spread of a fragment, before we could look.
+        let parsed = parse_query(query).map_err(|error| brief(error.into()))?;
         operation_limits::check_document(&parsed)?;
         check_transport(ctx, &parsed)?;
         if query.len() <= MAX_BYTES {
@@ -123,7 +128,7 @@ impl Extension for OneRequest {
         let remembered = known.and_then(|(document, shape)| document.validated(shape));
         let result = match remembered {
             Some(result) => result,
-            None => next.run(ctx).await?,
+            None => next.run(ctx).await.map_err(first_errors)?,
         };
         operation_limits::check_cost(&result, ctx.data_opt::<Caller>()).map_err(|error| vec![error])?;
         if let Some((document, shape)) = known.filter(|_| remembered.is_none()) {
@@ -131,6 +136,20 @@ impl Extension for OneRequest {
         }
         Ok(*self.cost.get_or_init(|| result))
     }
+}
+
+/// A document of nothing but mistakes must not make an answer that is longer than it.
+fn first_errors(mut errors: Vec<ServerError>) -> Vec<ServerError> {
+    errors.truncate(MAX_ERRORS);
+    errors.into_iter().map(brief).collect()
+}
+
+/// Messages repeat names, and the line that is no GraphQL.
+fn brief(mut error: ServerError) -> ServerError {
+    if let Some((end, _)) = error.message.char_indices().nth(MAX_MESSAGE_CHARACTERS) {
+        error.message.truncate(end);
+    }
+    error
 }
 
 impl KnownDocument {

@@ -103,7 +103,13 @@ impl From<&ServiceError> for ApiError {
 
 impl From<&StoreError> for ApiError {
     fn from(error: &StoreError) -> Self {
-        if error.is_pool_exhausted() { Self::Unavailable("The server is busy: try again in a moment.") } else { Self::Internal }
+        if error.is_pool_exhausted() {
+            Self::Unavailable("The server is busy: try again in a moment.")
+        } else if error.is_unstorable_value() {
+            Self::BadRequest("A text with a null character in it, or a time beyond all calendars.")
+        } else {
+            Self::Internal
+        }
     }
 }
 

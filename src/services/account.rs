@@ -4,6 +4,8 @@ mod deletion;
 mod email_change;
 mod profile;
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -33,6 +35,9 @@ use crate::{
 const VERIFY_LIFETIME: TimeDelta = TimeDelta::hours(24);
 const RESET_LIFETIME: TimeDelta = TimeDelta::minutes(30);
 const CHANGE_LIFETIME: TimeDelta = TimeDelta::hours(24);
+/// What asks about an address takes no less, whether or not there is an account to write to: a mail that is written takes some
+/// milliseconds, a sign-up's hash a few dozen.
+const EVEN_TIME: Duration = Duration::from_millis(100);
 
 const EMAIL_RULE: &str = "An e-mail address like name@example.com.";
 const PASSWORD_RULE: &str = "10 to 128 characters.";
@@ -63,6 +68,10 @@ pub enum Request {
 /// account gets the new name and password and a new link, a verified one a mail that says so. One transaction; the
 /// customer's row is locked.
 pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> {
+    in_even_time(make_account(app, input)).await
+}
+
+async fn make_account(app: &App, input: SignUp) -> Result<Request, ServiceError> {
     let Some(email) = EmailAddress::parse(&input.email) else {
         return Ok(Request::Invalid(InvalidInput::new(&["email"], EMAIL_RULE)));
     };
@@ -125,12 +134,16 @@ pub async fn sign_up(app: &App, input: SignUp) -> Result<Request, ServiceError> 
 
 /// Mails a new verification link to an address that is not verified yet; earlier links are void.
 pub async fn resend_verification(app: &App, email: &str) -> Result<Request, ServiceError> {
-    request_link(app, email, TokenPurpose::VerifyEmail, |customer| customer.email_verified_at.is_none()).await
+    in_even_time(request_link(app, email, TokenPurpose::VerifyEmail, |customer| customer.email_verified_at.is_none())).await
 }
 
 /// Mails a link to set a new password; earlier links are void.
 pub async fn request_password_reset(app: &App, email: &str) -> Result<Request, ServiceError> {
-    request_link(app, email, TokenPurpose::ResetPassword, |_| true).await
+    in_even_time(request_link(app, email, TokenPurpose::ResetPassword, |_| true)).await
+}
+
+async fn in_even_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::join!(work, tokio::time::sleep(EVEN_TIME)).0
 }
 
 async fn request_link(app: &App, email: &str, purpose: TokenPurpose, wanted: fn(&Customer) -> bool) -> Result<Request, ServiceError> {

@@ -78,6 +78,14 @@ impl StoreError {
         matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
     }
 
+    /// A client's value that the database cannot hold: a text with a null in it, or a time beyond all calendars.
+    #[must_use]
+    pub fn is_unstorable_value(&self) -> bool {
+        const UNSTORABLE: [&str; 2] = ["22008", "22021"];
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| UNSTORABLE.contains(&code.as_ref()))
+    }
+
     /// The connection broke: whether the statement was committed is not known.
     #[must_use]
     pub fn is_connection_lost(&self) -> bool {

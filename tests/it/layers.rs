@@ -164,21 +164,41 @@ fn the_table_of_security_names_tests_that_exist() {
     assert!(names.len() >= 30, "{} tests", names.len());
 }
 
+/// How many tests a document names, as `module::test`; each of them is there.
+fn named_tests(document: &str) -> usize {
+    let text = fs::read_to_string(document).unwrap();
+    let quoted = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once("::"));
+    let names: Vec<_> = quoted.filter(|(module, test)| !test.is_empty() && !module.contains(' ')).collect();
+    for (module, test) in &names {
+        let path = format!("tests/it/{module}.rs");
+        let text = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{document} names {path}"));
+        assert!(text.contains(&format!("fn {test}()")), "{document} names {module}::{test}");
+    }
+    names.len()
+}
+
 #[test]
 fn the_table_of_races_names_tests_that_exist() {
     let table = fs::read_to_string("docs/RACES.md").unwrap();
-    let names: Vec<_> = table
-        .split('`')
-        .filter_map(|quoted| quoted.split_once("::"))
-        .filter(|(module, test)| !test.is_empty() && !module.contains(' '))
-        .collect();
-    for (module, test) in &names {
-        let path = format!("tests/it/{module}.rs");
-        let text = fs::read_to_string(&path).unwrap_or_else(|_| panic!("docs/RACES.md names {path}"));
-        assert!(text.contains(&format!("async fn {test}()")), "docs/RACES.md names {module}::{test}");
-    }
-    assert!(names.len() >= 25, "{} tests", names.len());
+    let count = named_tests("docs/RACES.md");
+    assert!(count >= 25, "{count} tests");
     for race in 1..=25 {
         assert!(table.contains(&format!("\n| {race} |")), "race {race}");
     }
+}
+
+#[test]
+fn the_tables_of_attacks_and_promises_name_tests_that_exist() {
+    let count = named_tests("docs/ABUSE.md");
+    assert!(count >= 30, "{count} tests");
+    let tests: String =
+        [files("tests/it", ".rs"), files("src", ".rs")].concat().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let table = fs::read_to_string("docs/SECURITY.md").unwrap();
+    // Names of tests are sentences; of settings and commands, none is.
+    let is_sentence = |name: &&str| name.matches('_').count() > 2 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let names: Vec<_> = table.split('`').skip(1).step_by(2).filter(is_sentence).collect();
+    for name in &names {
+        assert!(tests.contains(&format!("fn {name}()")), "docs/SECURITY.md names {name}");
+    }
+    assert!(names.len() >= 20, "{} tests", names.len());
 }

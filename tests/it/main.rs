@@ -2,6 +2,7 @@
 
 mod support;
 
+mod abuse;
 mod account_deletion;
 mod accounts;
 mod addresses;
@@ -22,6 +23,7 @@ mod layers;
 mod orders;
 mod outages;
 mod oversell;
+mod ownership;
 mod passwords;
 mod payments;
 mod personal_data;

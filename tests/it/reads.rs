@@ -79,7 +79,8 @@ async fn filters_narrow_the_listing() {
     let test = TestApp::start().await;
     seed::catalogue(&test.app, 60, |_| ()).await.unwrap();
     let sale = test.open_sale(1, 1).await;
-    let visitor = test.anonymous();
+    // Whole pages cost more than a visitor may spend.
+    let visitor = test.customer().await;
     let price = |node: &Value| node["price"]["amount"].as_str().unwrap().parse::<i64>().unwrap();
 
     let cheap = page(&visitor, json!({ "first": 100, "filter": { "minPrice": "80000", "maxPrice": "150000" } })).await;
@@ -110,7 +111,8 @@ async fn filters_narrow_the_listing() {
 async fn bad_pages_are_bad_requests() {
     let test = TestApp::start().await;
     seed::catalogue(&test.app, 2, |_| ()).await.unwrap();
-    let visitor = test.anonymous();
+    // Whole pages cost more than a visitor may spend.
+    let visitor = test.customer().await;
     let title_cursor = page(&visitor, json!({ "first": 1, "sort": "TITLE" })).await["pageInfo"]["endCursor"].take();
     for variables in [
         json!({ "first": 0 }),
