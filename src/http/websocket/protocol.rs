@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use async_graphql::{Data, Executor, Request, Response as GraphQlResponse};
+use async_graphql::{Data, Executor, Request, Response as GraphQlResponse, ServerError};
 use axum::extract::ws::{CloseFrame, Message};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{
@@ -178,7 +178,7 @@ impl Conversation {
             let error = error_body(ApiError::BadRequest("At most 20 subscriptions at once on a socket."), Some(&self.api.request_id));
             return ServerMessage::Error { id: &id, payload: error.0["errors"].clone() }.frame().map(Some);
         }
-        let responses = read_ahead(self.api.execute_stream(request, Some(client.data.clone())));
+        let responses = read_ahead(self.api.execute_stream(request, Some(client.data.clone())), self.api.request_id.clone());
         self.subscriptions.insert(id, responses.map(Some).chain(stream::once(future::ready(None))).boxed());
         Ok(None)
     }
@@ -205,7 +205,12 @@ impl Conversation {
 /// The responses of a subscription, read in a task of its own: one that a slow client kept from going on amid a query would keep
 /// its connection to the database, too. The next response is made when the last one has been taken, so that whoever reads slowly gets
 /// the newest state and no backlog.
-fn read_ahead(mut responses: impl Stream<Item = GraphQlResponse> + Send + Unpin + 'static) -> impl Stream<Item = GraphQlResponse> + Send {
+///
+/// A read that panics, as a loader does whose time is over, is told as a fault: the end of the responses would look like success.
+fn read_ahead(
+    mut responses: impl Stream<Item = GraphQlResponse> + Send + Unpin + 'static,
+    request_id: String,
+) -> impl Stream<Item = GraphQlResponse> + Send {
     let (to_socket, from_task) = mpsc::channel(1);
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         while let Ok(place) = to_socket.reserve().await
@@ -214,9 +219,39 @@ fn read_ahead(mut responses: impl Stream<Item = GraphQlResponse> + Send + Unpin 
             place.send(response);
         }
     }));
-    stream::unfold((from_task, task), |(mut from_task, task)| async { Some((from_task.recv().await?, (from_task, task))) })
+    stream::unfold(Some((from_task, task, request_id)), |reading| async {
+        let (mut from_task, task, request_id) = reading?;
+        if let Some(response) = from_task.recv().await {
+            return Some((response, Some((from_task, task, request_id))));
+        }
+        let error = task.await.err()?;
+        tracing::error!(%error, request_id, "a subscription broke");
+        let mut fault = ServerError::from(ApiError::Internal);
+        fault.extensions.get_or_insert_default().set("requestId", request_id);
+        Some((GraphQlResponse::from_errors(vec![fault]), None))
+    })
 }
 
 fn authorization(payload: &Value) -> Option<&str> {
     payload.get("Authorization").or_else(|| payload.get("authorization")).map(|value| value.as_str().unwrap_or("unreadable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_subscription_that_panics_ends_with_a_fault_and_one_that_is_over_does_not() {
+        let answer = || GraphQlResponse::new(async_graphql::Value::Null);
+        let whole = read_ahead(stream::iter([answer(), answer()]), "id".to_owned());
+        assert!(whole.collect::<Vec<_>>().await.iter().all(|response| response.errors.is_empty()));
+
+        let broken = stream::iter([1, 2]).map(move |number| if number == 1 { answer() } else { panic!("on purpose") });
+        let told: Vec<_> = read_ahead(broken, "id".to_owned()).collect().await;
+        assert_eq!(told.len(), 2);
+        assert!(told[0].errors.is_empty() && could_not_run(&told[1]));
+        let extensions = told[1].errors[0].extensions.as_ref().unwrap();
+        assert_eq!(extensions.get("code"), Some(&"INTERNAL".into()));
+        assert_eq!(extensions.get("requestId"), Some(&"id".into()));
+    }
 }
