@@ -22,6 +22,7 @@ use crate::{
                         them in the end.\nThe speed means something in a release build only.\n\nExamples:\n  \
                         whitemonday stampede --compare --chart stampede.svg\n  \
                         whitemonday stampede --rate 500 --duration 60s\n  \
+                        taskset -c 0 whitemonday stampede --generator-core 1 --overload 3\n  \
                         whitemonday stampede --data-dir .whitemonday --buyers 2000 --units 500"
 )]
 pub struct StampedeArgs {
@@ -57,6 +58,9 @@ pub struct StampedeArgs {
     /// Purchases a second, whether or not the earlier ones are answered; latency then begins when a purchase is due
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
+    /// The core that the load generator keeps to; start the stampede by `taskset` on the others, and it takes nothing of theirs
+    #[arg(long, value_name = "CORE")]
+    generator_core: Option<usize>,
     /// So many of a hundred accepted purchases are sent again with the same key
     #[arg(long, value_name = "PERCENT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
     repeat: u32,
@@ -111,7 +115,12 @@ impl StampedeArgs {
             units: self.units,
             per_customer_limit: self.per_customer_limit,
             quantity: self.quantity,
-            load: Load { in_flight: self.in_flight.into(), duration: self.duration, rate: self.rate.map(f64::from) },
+            load: Load {
+                in_flight: self.in_flight.into(),
+                duration: self.duration,
+                rate: self.rate.map(f64::from),
+                core: self.generator_core,
+            },
             purchases: self.requests,
             repeat_percent: self.repeat,
             measure: self.measure,

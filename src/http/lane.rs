@@ -1,19 +1,20 @@
-//! How many requests are worked on at once, and for how long. Whatever comes beyond is refused before its body is read, which
-//! costs next to nothing: under overload the server does what it can and says no to the rest at once.
+//! How many requests are worked on at once, and for how long. Whatever comes beyond is refused before its body is read: under
+//! overload the server does what it can and says no to the rest at once. Saying no must cost little, because it is said often: see
+//! [`refuse_early`].
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::sync::Semaphore;
 
-use super::{RequestId, graphql::error_body};
-use crate::resolvers::errors::ApiError;
+use super::{RequestId, complete, graphql::error_body};
+use crate::{config::HttpConfig, resolvers::errors::ApiError};
 
 /// Seconds that a client should wait after a refusal.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -29,17 +30,34 @@ impl Lane {
     pub fn new(places: usize, deadline: Duration) -> Self {
         Self { places: Arc::new(Semaphore::new(places)), deadline }
     }
+
+    fn is_full(&self) -> bool {
+        self.places.available_permits() == 0
+    }
+}
+
+/// The refusal of an operation that would find no place, before it is routed: a third of what the whole way to [`limit`] costs.
+/// `None` lets the request go on; so does one of a browser, whose refusal needs the headers of CORS.
+pub fn refuse_early<B>(lane: &Lane, request: &Request<B>, http: &HttpConfig) -> Option<Response> {
+    let is_operation = request.method() == Method::POST && request.uri().path() == "/graphql";
+    if !is_operation || !lane.is_full() || request.headers().contains_key(header::ORIGIN) {
+        return None;
+    }
+    let id = RequestId::new();
+    Some(complete(refusal(&id), &id, http))
+}
+
+fn refusal(RequestId(id): &RequestId) -> Response {
+    let error = ApiError::Unavailable("Too many requests at once: try again in a moment.");
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], error_body(error, Some(id))).into_response()
 }
 
 /// Lets a request in if there is a place, and cuts it off at the deadline. What it had begun is rolled back or, where that can no
 /// longer be, stands: the answer tells to repeat it with the same key.
-pub async fn limit(State(lane): State<Lane>, Extension(RequestId(id)): Extension<RequestId>, request: Request, next: Next) -> Response {
-    let Ok(_place) = lane.places.try_acquire() else {
-        let error = ApiError::Unavailable("Too many requests at once: try again in a moment.");
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], error_body(error, Some(&id))).into_response();
-    };
+pub async fn limit(State(lane): State<Lane>, Extension(id): Extension<RequestId>, request: Request, next: Next) -> Response {
+    let Ok(_place) = lane.places.try_acquire() else { return refusal(&id) };
     match tokio::time::timeout(lane.deadline, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => (StatusCode::GATEWAY_TIMEOUT, error_body(ApiError::Timeout, Some(&id))).into_response(),
+        Err(_) => (StatusCode::GATEWAY_TIMEOUT, error_body(ApiError::Timeout, Some(&id.0))).into_response(),
     }
 }

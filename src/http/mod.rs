@@ -84,23 +84,31 @@ pub struct HttpState {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
+impl RequestId {
+    fn new() -> Self {
+        Self(Uuid::now_v7().simple().to_string())
+    }
+}
+
 /// Where a request comes from, as far as our proxies can be believed: an address, or the network that counts as one client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub IpAddr);
 
-pub fn router(app: App, stop: CancellationToken, socket_tasks: TaskTracker) -> Router {
+/// The routes; operations share `operations`, which the connections ask before they come here.
+fn router(app: App, stop: CancellationToken, socket_tasks: TaskTracker, operations: Lane) -> Router {
     let has_mailbox = app.mailer.mailbox().is_some();
     let has_graphiql = app.config.http.developer_tools;
     let schema = resolvers::schema(app.clone());
     let sockets = Arc::new(Sockets::new(&app.config.http));
     let state = HttpState { app, schema, stop, sockets, socket_tasks };
     let http = &state.app.config.http;
-    let lane = |places| middleware::from_fn_with_state(Lane::new(places, http.deadline), lane::limit);
+    let webhooks = Lane::new(WEBHOOKS_AT_ONCE, http.deadline);
+    let through = |lane| middleware::from_fn_with_state(lane, lane::limit);
     let graphql = post(graphql::execute).fallback(graphql::wrong_method);
     let mut router = Router::new()
-        .route("/graphql", graphql.layer::<_, Infallible>(lane(http.max_in_flight)).layer(cors(http)))
+        .route("/graphql", graphql.layer::<_, Infallible>(through(operations)).layer(cors(http)))
         .route("/graphql/ws", any(websocket::upgrade))
-        .route("/webhooks/stripe", post(webhooks::stripe).layer(lane(WEBHOOKS_AT_ONCE)))
+        .route("/webhooks/stripe", post(webhooks::stripe).layer(through(webhooks)))
         .route("/verify", get(pages::verify))
         .route("/reset", get(pages::reset))
         .route("/confirm-email", get(pages::confirm_email))
@@ -143,15 +151,19 @@ async fn with_request_id(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let id = Uuid::now_v7().simple().to_string();
+    let id = RequestId::new();
     let http = &state.app.config.http;
     let address = client_address(request.headers(), peer.ip(), http.trusted_proxy_hops);
-    request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(id.clone());
     request.extensions_mut().insert(ClientAddress(network(address)));
-    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
-    let mut response = next.run(request).instrument(span).await;
+    let span = tracing::info_span!("request", id = id.0, method = %request.method(), path = request.uri().path());
+    complete(next.run(request).instrument(span).await, &id, http)
+}
+
+/// An answer with what every answer carries.
+fn complete(mut response: Response, id: &RequestId, http: &HttpConfig) -> Response {
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert(REQUEST_ID, value);
     }
     for (name, value) in EVERY_ANSWER {

@@ -78,10 +78,8 @@ pub fn check_transport(ctx: &ExtensionContext<'_>, document: &ExecutableDocument
 #[must_use]
 pub fn request_data(app: &App, caller: Caller) -> async_graphql::context::Data {
     let mut data = async_graphql::context::Data::default();
+    data.insert(DataLoader::new(StoreLoader::new(app.clone(), caller.viewer), tokio::spawn));
     data.insert(caller);
-    // A loader's work is a task of its own, which does not end with the request that is cut off.
-    let deadline = app.config.http.deadline;
-    data.insert(DataLoader::new(StoreLoader::new(app.clone()), move |work| tokio::spawn(tokio::time::timeout(deadline, work))));
     data
 }
 

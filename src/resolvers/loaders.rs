@@ -8,6 +8,7 @@ use sqlx::{Postgres, pool::PoolConnection};
 use super::errors::ApiError;
 use crate::{
     app::App,
+    auth::Viewer,
     domain::ids::{AddressId, CategoryId, CustomerId, FlashSaleId, OrderId, PaymentId, ProductId, RefundId},
     store::{
         self, StoreError, address::Address, category::Category, customer::Customer, flash_sale::FlashSale, order::Order, order::OrderEvent,
@@ -20,17 +21,33 @@ const SESSIONS_SHOWN: i64 = 100;
 
 pub struct StoreLoader {
     app: App,
+    viewer: Option<Viewer>,
 }
 
 impl StoreLoader {
-    pub const fn new(app: App) -> Self {
-        Self { app }
+    pub const fn new(app: App, viewer: Option<Viewer>) -> Self {
+        Self { app, viewer }
     }
 
     async fn connection(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         Ok(self.app.db.acquire().await?)
     }
+
+    /// A load is a task of its own, which does not end with the request that is cut off: it ends by itself.
+    async fn in_time<T>(&self, load: impl Future<Output = Result<T, StoreError>>) -> Result<T, LoaderError> {
+        match tokio::time::timeout(self.app.config.http.deadline, load).await {
+            Ok(loaded) => loaded.map_err(LoaderError::from),
+            Err(_) => Err(LoaderError::TimedOut),
+        }
+    }
 }
+
+/// Key of a thing that its owner and staff may see, and nobody else: the store looks for no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Visible<Id>(pub Id);
+/// Key of a thing that its owner may see, staff no more than others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Own<Id>(pub Id);
 
 /// Keys of relations, each a type of its own: a category's children are not its products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,20 +69,27 @@ pub struct PaymentsOf(pub OrderId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RefundsOf(pub PaymentId);
 
-/// A failed read, shared by all fields that waited for it; logged already.
+/// A read that failed, shared by all fields that waited for it.
 #[derive(Clone, Debug)]
-pub struct LoaderError(Arc<StoreError>);
+pub enum LoaderError {
+    /// Logged already.
+    Failed(Arc<StoreError>),
+    TimedOut,
+}
 
 impl From<StoreError> for LoaderError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "a loader failed");
-        Self(Arc::new(error))
+        Self::Failed(Arc::new(error))
     }
 }
 
 impl From<LoaderError> for async_graphql::Error {
     fn from(error: LoaderError) -> Self {
-        ApiError::from(&*error.0).into()
+        match error {
+            LoaderError::Failed(error) => ApiError::from(&*error).into(),
+            LoaderError::TimedOut => ApiError::Timeout.into(),
+        }
     }
 }
 
@@ -96,9 +120,21 @@ macro_rules! loader {
                     let $db = &mut *connection;
                     Ok($load)
                 };
-                load.await.map_err(|error: StoreError| error.into())
+                $self.in_time(load).await
             }
         }
+    };
+}
+
+/// Implements the loader of what the caller may see: staff all, a customer his own, anybody else nothing.
+macro_rules! visible {
+    ($id:ty => $value:ty, $list:path) => {
+        loader!(Visible<$id> => $value, |self, keys, db| {
+            let Some(viewer) = self.viewer else { return Ok(HashMap::new()) };
+            let owner = (!viewer.role.is_staff()).then_some(viewer.customer);
+            let ids: Vec<_> = keys.iter().map(|key| key.0).collect();
+            one_each($list(db, &ids, owner).await?, |row| Visible(row.id))
+        });
     };
 }
 
@@ -107,12 +143,18 @@ loader!(ProductId => Product, |self, keys, db| one_each(store::product::list_by_
 loader!(CustomerId => Customer, |self, keys, db| one_each(store::customer::list_by_ids(db, keys).await?, |row| row.id));
 loader!(AddressId => Address, |self, keys, db| one_each(store::address::list_by_ids(db, keys).await?, |row| row.id));
 loader!(OrderId => Order, |self, keys, db| one_each(store::order::list_by_ids(db, keys).await?, |row| row.id));
-loader!(RefundId => Refund, |self, keys, db| one_each(store::refund::list_by_ids(db, keys).await?, |row| row.id));
+visible!(OrderId => Order, store::order::list_visible);
+visible!(PaymentId => Payment, store::payment::list_visible);
+visible!(RefundId => Refund, store::refund::list_visible);
+loader!(Own<AddressId> => Address, |self, keys, db| {
+    let Some(viewer) = self.viewer else { return Ok(HashMap::new()) };
+    let ids: Vec<_> = keys.iter().map(|key| key.0).collect();
+    one_each(store::address::list_by_ids_for_customer(db, &ids, viewer.customer).await?, |row| Own(row.id))
+});
 loader!(RefundsOf => Vec<Refund>, |self, keys, db| {
     let payments: Vec<PaymentId> = keys.iter().map(|key| key.0).collect();
     many_each(store::refund::list_for_payments(db, &payments).await?, |row| Some(RefundsOf(row.payment_id)))
 });
-loader!(PaymentId => Payment, |self, keys, db| one_each(store::payment::list_by_ids(db, keys).await?, |row| row.id));
 /// Sales that are on are in memory already.
 impl Loader<FlashSaleId> for StoreLoader {
     type Value = FlashSale;
@@ -124,8 +166,8 @@ impl Loader<FlashSaleId> for StoreLoader {
         let mut sales = one_each(known.collect(), |sale| sale.id);
         let others: Vec<FlashSaleId> = keys.iter().copied().filter(|id| !sales.contains_key(id)).collect();
         if !others.is_empty() {
-            let mut db = self.connection().await?;
-            sales.extend(one_each(store::flash_sale::list_by_ids(&mut db, &others).await?, |row| row.id));
+            let load = async { store::flash_sale::list_by_ids(&mut *self.connection().await?, &others).await };
+            sales.extend(one_each(self.in_time(load).await?, |row| row.id));
         }
         Ok(sales)
     }

@@ -13,18 +13,14 @@ use super::{
     context::ContextExt,
     customer::Customer,
     flash_sale::FlashSale,
-    loaders::{EventsOf, LinesOf, PaymentsOf},
+    loaders::{EventsOf, LinesOf, PaymentsOf, Visible},
     payment::Payment,
     product::Product,
     scalars::{DateTime, Money},
 };
 use crate::{
     app::App,
-    domain::{
-        self,
-        ids::{CustomerId, OrderId},
-        money,
-    },
+    domain::{self, ids::OrderId, money},
     sealing::SealedColumn,
     services::order_feed::{ORDERS_PER_CUSTOMER, Topic},
     store::{self, StoreError},
@@ -259,16 +255,10 @@ pub enum OrderEventReason {
     Schedule,
 }
 
-/// Whether the caller may see an order of this customer.
-fn may_see(ctx: &Context<'_>, owner: CustomerId) -> bool {
-    ctx.is_staff() || ctx.viewer().is_some_and(|viewer| viewer.customer == owner)
-}
-
 /// The order of a global id, if it is the caller's or the caller is staff.
 pub async fn find(ctx: &Context<'_>, id: &str) -> Result<Option<Order>> {
     let Some(id) = OrderId::parse(id) else { return Ok(None) };
-    let order = ctx.loader().load_one(id).await?;
-    Ok(order.filter(|order| may_see(ctx, order.customer_id)).map(Order))
+    Ok(ctx.loader().load_one(Visible(id)).await?.map(Order))
 }
 
 /// An order that was just made or found for the caller.

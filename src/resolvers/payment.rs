@@ -4,8 +4,7 @@ use async_graphql::{Context, Enum, ID, Object, Result};
 
 use super::{
     context::ContextExt,
-    loaders::RefundsOf,
-    order,
+    loaders::{RefundsOf, Visible},
     scalars::{DateTime, Money},
 };
 use crate::{
@@ -151,15 +150,11 @@ pub enum RefundStatus {
 /// The refund of a global id, if the caller may see its order.
 pub async fn find_refund(ctx: &Context<'_>, id: &str) -> Result<Option<Refund>> {
     let Some(id) = RefundId::parse(id) else { return Ok(None) };
-    let Some(refund) = ctx.loader().load_one(id).await? else { return Ok(None) };
-    let order = order::find(ctx, &refund.order_id.to_string()).await?;
-    Ok(order.map(|_| Refund(refund)))
+    Ok(ctx.loader().load_one(Visible(id)).await?.map(Refund))
 }
 
 /// The payment of a global id, if the caller may see its order.
 pub async fn find(ctx: &Context<'_>, id: &str) -> Result<Option<Payment>> {
     let Some(id) = PaymentId::parse(id) else { return Ok(None) };
-    let Some(payment) = ctx.loader().load_one(id).await? else { return Ok(None) };
-    let order = order::find(ctx, &payment.order_id.to_string()).await?;
-    Ok(order.map(|_| Payment(payment)))
+    Ok(ctx.loader().load_one(Visible(id)).await?.map(Payment))
 }

@@ -20,8 +20,11 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
+#[cfg(target_os = "linux")]
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::{
     net::TcpStream,
+    sync::oneshot,
     task::LocalSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -98,19 +101,46 @@ pub struct Load {
     pub duration: Duration,
     /// Calls a second; as fast as they are answered when `None`.
     pub rate: Option<f64>,
+    /// The generator's core; any when `None`.
+    pub core: Option<usize>,
 }
 
 /// Runs the load on a thread of its own and gives the callers back.
 ///
 /// # Errors
-/// When not even one connection can be made.
+/// When not even one connection can be made, or there is no such core.
 pub async fn fire<C: Callers>(target: &Target, load: Load, callers: C) -> io::Result<C> {
     let target = target.clone();
-    let run = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        LocalSet::new().block_on(&runtime, volley(target, load, callers))
-    };
-    tokio::task::spawn_blocking(run).await.map_err(io::Error::other)?
+    let (done, fired) = oneshot::channel();
+    // Not one of the runtime's threads: they would keep the core.
+    std::thread::Builder::new().name("generator".to_owned()).spawn(move || {
+        let run = || {
+            if let Some(core) = load.core {
+                keep_to_core(core)?;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            LocalSet::new().block_on(&runtime, volley(target, load, callers))
+        };
+        // Nobody waits any more when the stampede was stopped.
+        drop(done.send(run()));
+    })?;
+    fired.await.map_err(io::Error::other)?
+}
+
+/// Lets this thread run on one core alone.
+#[cfg(target_os = "linux")]
+fn keep_to_core(core: usize) -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    if core >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    cores.set(core);
+    Ok(sched_setaffinity(None, &cores)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_to_core(_core: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 async fn volley<C: Callers>(target: Target, load: Load, callers: C) -> io::Result<C> {

@@ -204,7 +204,7 @@ pub async fn measure_answers(app: &App, plan: &Plan, target: &Target, buyers: &A
     let sale = seed::sale(app, SOLD_OUT_UNITS, 1, TimeDelta::zero()).await?;
     let one = QuantityMix { least: 1, most: 1 };
     let wish = Wish { sale, quantity: one, repeat_percent: 0, purchases: None, until_sold_out: true };
-    let buy_out = Load { in_flight: load.in_flight.min(8), duration: Duration::from_secs(10), rate: None };
+    let buy_out = Load { in_flight: load.in_flight.min(8), duration: Duration::from_secs(10), rate: None, core: load.core };
     fire(target, buy_out, Buyers::new(buyers.clone(), wish.clone(), Arc::default())).await?;
 
     let cheapest_query = ceilings::cheapest_query(target, load, buyers.clone(), Arc::default()).await?;

@@ -35,7 +35,7 @@ pub async fn measure(app: &App, plan: &Plan, target: &Target, buyers: &Arc<[Buye
     let sale = seed::sale(app, units_for(plan.load.duration), NO_LIMIT, TimeDelta::zero()).await?;
     store::scratch::settle_down(&mut *app.db.acquire().await?).await?;
     let wish = Wish { sale, quantity: plan.quantity, repeat_percent: 0, purchases: None, until_sold_out: false };
-    let load = Load { in_flight: CONNECTIONS, duration: plan.load.duration, rate: Some(rate) };
+    let load = Load { in_flight: CONNECTIONS, duration: plan.load.duration, rate: Some(rate), ..plan.load };
     let crowd = Crowd {
         buyers: Buyers::new(buyers.clone(), wish, Arc::default()),
         accepted: Latencies::default(),

@@ -305,7 +305,7 @@ pub mod tests {
             tally.add(ACCEPTED, true, Duration::from_millis(number), Duration::from_millis(200 * number));
         }
         tally.add("SoldOut", false, Duration::from_millis(1), Duration::from_millis(2_500));
-        let load = Load { in_flight: 4, duration: Duration::from_secs(3), rate: None };
+        let load = Load { in_flight: 4, duration: Duration::from_secs(3), rate: None, core: None };
         Report {
             plan: Plan {
                 units: 10,

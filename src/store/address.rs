@@ -27,6 +27,19 @@ pub async fn list_for_customers(db: &mut PgConnection, customers: &[CustomerId])
     Ok(rows.fetch_all(db).await?)
 }
 
+/// Of the versions with these ids the ones of `customer`, retired ones too.
+pub async fn list_by_ids_for_customer(db: &mut PgConnection, ids: &[AddressId], customer: CustomerId) -> Result<Vec<Address>, StoreError> {
+    let rows = sqlx::query_as!(
+        Address,
+        r#"SELECT id AS "id: AddressId", customer_id AS "customer_id: CustomerId", content_sealed AS "content_sealed!", is_default
+             FROM address
+            WHERE id = ANY($1) AND customer_id = $2 AND content_sealed IS NOT NULL"#,
+        ids as _,
+        customer as _,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
 /// Versions by id, retired ones too: orders keep theirs, until the customer's account is deleted.
 pub async fn list_by_ids(db: &mut PgConnection, ids: &[AddressId]) -> Result<Vec<Address>, StoreError> {
     let rows = sqlx::query_as!(

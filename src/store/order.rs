@@ -91,6 +91,12 @@ pub async fn list_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<O
     Ok(select_orders!("WHERE o.id = ANY($1)", ids as _).fetch_all(db).await?)
 }
 
+/// Of the orders with these ids the ones of `customer`; staff ask without one and get all.
+pub async fn list_visible(db: &mut PgConnection, ids: &[OrderId], customer: Option<CustomerId>) -> Result<Vec<Order>, StoreError> {
+    let orders = select_orders!("WHERE o.id = ANY($1) AND ($2::uuid IS NULL OR o.customer_id = $2)", ids as _, customer as _);
+    Ok(orders.fetch_all(db).await?)
+}
+
 /// The orders with these ids, locked until the transaction ends, in the order of their ids: the lock order of every writer.
 pub async fn lock_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
     Ok(select_orders!("WHERE o.id = ANY($1) ORDER BY o.id FOR UPDATE", ids as _).fetch_all(db).await?)

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{StoreError, expect_one};
 use crate::domain::{
-    ids::{OrderId, PaymentId},
+    ids::{CustomerId, OrderId, PaymentId},
     money::{Currency, Money},
     payment::PaymentStatus,
 };
@@ -58,15 +58,18 @@ pub async fn list_for_orders(db: &mut PgConnection, orders: &[OrderId]) -> Resul
     Ok(rows.fetch_all(db).await?)
 }
 
-pub async fn list_by_ids(db: &mut PgConnection, ids: &[PaymentId]) -> Result<Vec<Payment>, StoreError> {
+/// Of the tries with these ids the ones for orders of `customer`; staff ask without one and get all.
+pub async fn list_visible(db: &mut PgConnection, ids: &[PaymentId], customer: Option<CustomerId>) -> Result<Vec<Payment>, StoreError> {
     let rows = sqlx::query_as!(
         Payment,
         r#"SELECT id AS "id: PaymentId", order_id AS "order_id: OrderId", try_number, status AS "status: PaymentStatus", amount_minor,
                   currency AS "currency: Currency", refunded_minor, refunding_minor, provider, provider_reference, payment_method, method_label,
                   next_action_url, failure_code, calls, resumes, deadline, created_at, updated_at
-             FROM payment
-            WHERE id = ANY($1)"#,
+             FROM payment p
+            WHERE id = ANY($1)
+              AND ($2::uuid IS NULL OR EXISTS (SELECT 1 FROM orders o WHERE o.id = p.order_id AND o.customer_id = $2))"#,
         ids as _,
+        customer as _,
     );
     Ok(rows.fetch_all(db).await?)
 }

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{StoreError, expect_one};
 use crate::domain::{
-    ids::{OrderId, PaymentId, RefundId},
+    ids::{CustomerId, OrderId, PaymentId, RefundId},
     money::{Currency, Money},
     payment::RefundStatus,
 };
@@ -31,14 +31,17 @@ impl Refund {
     }
 }
 
-pub async fn list_by_ids(db: &mut PgConnection, ids: &[RefundId]) -> Result<Vec<Refund>, StoreError> {
+/// Of the refunds with these ids the ones of orders of `customer`; staff ask without one and get all.
+pub async fn list_visible(db: &mut PgConnection, ids: &[RefundId], customer: Option<CustomerId>) -> Result<Vec<Refund>, StoreError> {
     let rows = sqlx::query_as!(
         Refund,
         r#"SELECT id AS "id: RefundId", payment_id AS "payment_id: PaymentId", order_id AS "order_id: OrderId", status AS "status: RefundStatus",
                   amount_minor, currency AS "currency: Currency", reason, restock, created_at
-             FROM refund
-            WHERE id = ANY($1)"#,
+             FROM refund r
+            WHERE id = ANY($1)
+              AND ($2::uuid IS NULL OR EXISTS (SELECT 1 FROM orders o WHERE o.id = r.order_id AND o.customer_id = $2))"#,
         ids as _,
+        customer as _,
     );
     Ok(rows.fetch_all(db).await?)
 }

@@ -29,7 +29,7 @@ use crate::{
 /// one, it is taken in with the message in one transaction; the order's row is locked. A failure is put off and tried again.
 pub async fn query(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
     let id = PaymentId(delivery.id);
-    let payment = store::payment::list_by_ids(&mut *app.db.acquire().await?, &[id]).await?.pop();
+    let payment = store::payment::list_visible(&mut *app.db.acquire().await?, &[id], None).await?.pop();
     let Some(payment) = payment else { return retry::done(app, delivery).await };
     let Payment { status, order_id, provider_reference: Some(reference), .. } = &payment else {
         return retry::done(app, delivery).await;
