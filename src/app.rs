@@ -24,6 +24,7 @@ use crate::{
     sealing::Sealing,
     services::{
         order_feed::OrderFeed,
+        page_cache::PageCache,
         purchase::{
             batcher::{self, PurchaseBatcher},
             rate_limit::KnownKeys,
@@ -96,6 +97,7 @@ pub struct Shared {
     pub process: Uuid,
     pub order_feed: Arc<OrderFeed>,
     pub sale_feed: SaleFeed,
+    pub pages: Arc<PageCache>,
     /// Rung after a commit that queued a payment, a refund or a mail; the runners poll as well, for other processes' messages.
     pub payments_waiting: Arc<Notify>,
     pub refunds_waiting: Arc<Notify>,
@@ -123,6 +125,8 @@ impl App {
         })?;
         let pool = |connections, patience, name| store::pool(&config.database.url, connections, patience, name);
         let db = pool(config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?;
+        let redis = config.redis_url.as_ref().map(Redis::new).transpose()?;
+        let pages = PageCache::new(config.page_cache_bytes, redis.clone(), clock.clone(), config.http.deadline);
         let shared = Shared {
             jobs_db: pool(config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,
             followers_db: pool(FOLLOWER_CONNECTIONS, JOB_PATIENCE, "whitemonday followers")?,
@@ -133,7 +137,7 @@ impl App {
             access_tokens: AccessTokens::new(&config.keys.tokens),
             refresh_tokens: RefreshTokens::new(&config.keys.tokens),
             revocations: Revocations::default(),
-            redis: config.redis_url.as_ref().map(Redis::new).transpose()?,
+            redis,
             mailer,
             payment_gateway,
             purchases: PurchaseBatcher::default(),
@@ -144,6 +148,7 @@ impl App {
             process: Uuid::new_v4(),
             order_feed: Arc::default(),
             sale_feed: SaleFeed::default(),
+            pages: Arc::new(pages),
             payments_waiting: Arc::default(),
             refunds_waiting: Arc::default(),
             mail_waiting: Arc::default(),

@@ -330,6 +330,8 @@ pub struct Config {
     pub payment: PaymentConfig,
     pub jobs: JobsConfig,
     pub rate_limits: RateLimitConfig,
+    /// Memory for answers of the catalogue; none are kept with 0.
+    pub page_cache_bytes: u64,
     /// The one currency of the shop.
     pub currency: Currency,
 }
@@ -378,6 +380,7 @@ impl Config {
             payment: PaymentConfig::from_reader(reader),
             jobs: JobsConfig::from_reader(reader),
             rate_limits: RateLimitConfig::from_reader(reader),
+            page_cache_bytes: reader.number("PAGE_CACHE_BYTES", 64 * 1024 * 1024, 0..=u32::MAX).into(),
             currency: reader.parsed("SHOP_CURRENCY", Currency::KRW, "three capital letters of ISO 4217, like KRW"),
         }
     }

@@ -1,9 +1,11 @@
 //! Redis: makes reads cheaper and may vanish at any moment without a wrong answer. Every call has a time-out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool_redis::{Config, Pool, PoolConfig, Runtime, Timeouts, redis};
 use secrecy::{ExposeSecret, SecretString};
+
+use super::circuit_breaker::CircuitBreaker;
 
 /// Longer than this, and the database is quicker.
 const TIMEOUT: Duration = Duration::from_millis(50);
@@ -31,11 +33,15 @@ pub enum RedisError {
     Redis(#[from] redis::RedisError),
     #[error("Redis did not answer within {} ms", TIMEOUT.as_millis())]
     Timeout,
+    #[error("Redis fails, and is not asked for a while")]
+    CircuitOpen,
 }
 
 #[derive(Clone)]
 pub struct Redis {
     pool: Pool,
+    /// Before what requests wait for.
+    breaker: Arc<CircuitBreaker>,
 }
 
 impl Redis {
@@ -47,7 +53,7 @@ impl Redis {
         let mut config = Config::from_url(url.expose_secret());
         let timeouts = Timeouts { wait: Some(TIMEOUT), create: Some(TIMEOUT), recycle: Some(TIMEOUT) };
         config.pool = Some(PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() });
-        Ok(Self { pool: config.create_pool(Some(Runtime::Tokio1))? })
+        Ok(Self { pool: config.create_pool(Some(Runtime::Tokio1))?, breaker: Arc::default() })
     }
 
     /// Adds what was spent to the level of each bucket (`domain/rate_limit.rs`), and tells the levels after it. A level is
@@ -64,6 +70,31 @@ impl Redis {
         }
         let call = async { Ok(invocation.invoke_async(&mut self.pool.get().await?).await?) };
         tokio::time::timeout(PATIENCE, call).await.map_err(|_| RedisError::Timeout)?
+    }
+
+    /// What is kept under a name.
+    ///
+    /// # Errors
+    /// When Redis does not answer in time, or lately mostly has not: then it is not asked.
+    pub async fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>, RedisError> {
+        self.ask(redis::cmd("GET").arg(name)).await
+    }
+
+    /// Keeps a value under a name for so long.
+    ///
+    /// # Errors
+    /// As [`Redis::get`]; the value may then be kept or not.
+    pub async fn set(&self, name: &[u8], value: &[u8], lifetime: Duration) -> Result<(), RedisError> {
+        let milliseconds = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.ask(redis::cmd("SET").arg(name).arg(value).arg("PX").arg(milliseconds)).await
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, RedisError> {
+        let permit = self.breaker.permit().map_err(|_| RedisError::CircuitOpen)?;
+        let call = async { Ok(command.query_async(&mut self.pool.get().await?).await?) };
+        let answer = tokio::time::timeout(TIMEOUT, call).await.unwrap_or(Err(RedisError::Timeout));
+        permit.settle(answer.is_err());
+        answer
     }
 
     /// Whether Redis answers.

@@ -10,6 +10,7 @@ pub mod flash_sale;
 pub mod ids;
 pub mod money;
 pub mod order;
+pub mod page;
 pub mod payment;
 pub mod quantity;
 pub mod rate_limit;

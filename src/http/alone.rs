@@ -9,6 +9,7 @@ use crate::{
     resolvers::{
         self,
         context::{Caller, request_data},
+        documents::KnownDocuments,
     },
 };
 
@@ -21,7 +22,8 @@ pub struct GraphQlAlone {
 impl GraphQlAlone {
     #[must_use]
     pub fn new(app: App) -> Self {
-        let api = Api { schema: resolvers::schema(app.clone()), request_id: "alone".to_owned() };
+        let documents = KnownDocuments::new(app.config.http.only_trusted_documents);
+        let api = Api { schema: resolvers::schema(app.clone(), documents), request_id: "alone".to_owned() };
         Self { app, api }
     }
 

@@ -1,6 +1,6 @@
-//! `POST /graphql`: one JSON request, one JSON answer.
+//! `POST /graphql`: one JSON request, one JSON answer. One for everybody comes from the page cache.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_graphql::{Data, Executor, Response as GraphQlResponse, ServerError};
 use async_graphql_axum::GraphQLResponse;
@@ -14,15 +14,18 @@ use axum::{
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
-use super::{ClientAddress, HttpState, RequestId, authentication::authenticate};
-use crate::resolvers::{
-    ApiSchema,
-    context::{Caller, Transport, request_data},
-    errors::ApiError,
+use super::{ClientAddress, HttpState, RequestId, authentication::authenticate, page_cache::refused};
+use crate::{
+    resolvers::{
+        ApiSchema,
+        context::{Caller, Transport, request_data},
+        errors::ApiError,
+    },
+    services::page_cache::Outcome,
 };
 
 const JSON: &str = "application/json";
-const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
+pub const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
 
 pub async fn execute(
     State(state): State<HttpState>,
@@ -41,15 +44,14 @@ pub async fn execute(
             return refuse(rejection.status(), ApiError::BadRequest("The body is too large (64 KiB at most) or was cut off."));
         }
     };
-    let mut request = match serde_json::from_slice::<async_graphql::Request>(&body) {
-        Ok(request) if !request.query.is_empty() || request.extensions.contains_key("persistedQuery") => request,
-        _ => {
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                ApiError::BadRequest("One JSON object with `query` and perhaps `variables` and `operationName`."),
-            );
-        }
-    };
+    let pages = state.app.pages.is_on().then_some(&state.pages);
+    // What is known by its bytes was read before.
+    let known = pages.and_then(|pages| pages.known(&body));
+    let mut request = if known.is_none() { read(&body) } else { None };
+    if known.is_none() && request.is_none() {
+        let error = ApiError::BadRequest("One JSON object with `query` and perhaps `variables` and `operationName`.");
+        return refuse(StatusCode::BAD_REQUEST, error);
+    }
     let viewer = match authenticate(&state.app, text(&headers, &header::AUTHORIZATION)) {
         Ok(viewer) => viewer.map(|(viewer, _)| viewer),
         Err(error @ ApiError::Unavailable(_)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error),
@@ -57,16 +59,44 @@ pub async fn execute(
     };
     let user_agent = text(&headers, &header::USER_AGENT).map(str::to_owned);
     let caller = Caller { viewer, user_agent, request_id: Some(request_id.clone()), address: Some(address), transport: Transport::Post };
+    if let Err(error) = caller.count_operation(&state.app) {
+        return answer(&headers, finished(GraphQlResponse::from_errors(vec![error.into()]), &request_id));
+    }
+    if let Some(pages) = pages
+        && let Some(wanted) = known.or_else(|| pages.find(&body, request.as_mut()?))
+    {
+        match pages.get(wanted, || read_again(&body)).await {
+            Some(Outcome::Page(page)) => return ([(header::CONTENT_TYPE, content_type(&headers))], page.body.clone()).into_response(),
+            Some(Outcome::Refusal(refusal)) => {
+                let response = refused(&refusal);
+                // A customer may ask for more than a visitor, for whom pages are made.
+                if caller.viewer.is_none() || !response.errors.iter().any(|error| has_code(error, ApiError::TooComplex)) {
+                    return answer(&headers, finished(response, &request_id));
+                }
+            }
+            None => {}
+        }
+    }
+    let mut request = request.unwrap_or_else(|| read_again(&body));
     request.data = request_data(&state.app, caller);
-
     let api = Api { schema: state.schema, request_id };
     let response = api.execute(request).await;
     answer(&headers, response)
 }
 
+fn read(body: &[u8]) -> Option<async_graphql::Request> {
+    let request: async_graphql::Request = serde_json::from_slice(body).ok()?;
+    (!request.query.is_empty() || request.extensions.contains_key("persistedQuery")).then_some(request)
+}
+
 pub async fn wrong_method(Extension(RequestId(request_id)): Extension<RequestId>) -> Response {
     let error = ApiError::BadRequest("Send operations by POST.");
     (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")], error_body(error, Some(&request_id))).into_response()
+}
+
+/// What could be read before.
+fn read_again(body: &[u8]) -> async_graphql::Request {
+    read(body).unwrap_or_else(|| async_graphql::Request::new(""))
 }
 
 /// An answer that is an error alone.
@@ -79,30 +109,38 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(JSON))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+pub fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"))
 }
 
 /// A request that could not be run at all has no `data`. With `application/graphql-response+json` it is a 400; older clients expect
 /// 200.
 fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
-    let wants_new_type = text(headers, &header::ACCEPT).is_some_and(|accept| accept.contains(GRAPHQL_RESPONSE));
     let could_not_run = could_not_run(&response);
-    let is_limited = response.errors.iter().any(|error| {
-        let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
-        code.is_some_and(|code| *code == "RATE_LIMITED".into())
-    });
+    let is_limited = response.errors.iter().any(|error| has_code(error, ApiError::RateLimited { retry_after: Duration::ZERO }));
     let mut answer = if could_not_run {
         Json(json!({ "errors": response.errors })).into_response()
     } else {
         GraphQLResponse::from(response).into_response()
     };
-    if wants_new_type && could_not_run {
+    if wants_new_type(headers) && could_not_run {
         *answer.status_mut() = if is_limited { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::BAD_REQUEST };
     }
-    let content_type = if wants_new_type { GRAPHQL_RESPONSE } else { JSON };
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(header::CONTENT_TYPE, content_type(headers));
     answer
+}
+
+fn wants_new_type(headers: &HeaderMap) -> bool {
+    text(headers, &header::ACCEPT).is_some_and(|accept| accept.contains(GRAPHQL_RESPONSE))
+}
+
+fn content_type(headers: &HeaderMap) -> HeaderValue {
+    HeaderValue::from_static(if wants_new_type(headers) { GRAPHQL_RESPONSE } else { JSON })
+}
+
+fn has_code(error: &ServerError, wanted: ApiError) -> bool {
+    let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
+    code.is_some_and(|code| *code == wanted.code().into()) || code_of(error) == wanted.code()
 }
 
 /// Whether the errors are about the request itself: nothing of it was executed.
@@ -133,7 +171,7 @@ impl Executor for Api {
     }
 }
 
-fn finished(mut response: GraphQlResponse, request_id: &str) -> GraphQlResponse {
+pub fn finished(mut response: GraphQlResponse, request_id: &str) -> GraphQlResponse {
     for error in &mut response.errors {
         let code = code_of(error);
         let extensions = error.extensions.get_or_insert_default();

@@ -9,9 +9,11 @@ mod graphql;
 mod health;
 mod lane;
 mod mailbox;
+mod page_cache;
 mod pages;
 mod server;
 mod sockets;
+mod trusted_query;
 mod webhooks;
 mod websocket;
 
@@ -38,12 +40,13 @@ use uuid::Uuid;
 use self::{
     client_address::{client_address, network},
     lane::Lane,
+    page_cache::Pages,
     sockets::Sockets,
 };
 use crate::{
     app::App,
     config::HttpConfig,
-    resolvers::{self, ApiSchema, errors::ApiError},
+    resolvers::{self, ApiSchema, documents::KnownDocuments, errors::ApiError},
 };
 
 /// An operation with its variables; the largest one of ours has 4 KiB.
@@ -72,6 +75,8 @@ const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 pub struct HttpState {
     pub app: App,
     pub schema: ApiSchema,
+    /// Answers for everybody.
+    pages: Pages,
     /// Ends sockets when the server stops.
     pub stop: CancellationToken,
     /// Counts the sockets that are open.
@@ -98,15 +103,19 @@ pub struct ClientAddress(pub IpAddr);
 fn router(app: App, stop: CancellationToken, socket_tasks: TaskTracker, operations: Lane) -> Router {
     let has_mailbox = app.mailer.mailbox().is_some();
     let has_graphiql = app.config.http.developer_tools;
-    let schema = resolvers::schema(app.clone());
+    let documents = KnownDocuments::new(app.config.http.only_trusted_documents);
+    let schema = resolvers::schema(app.clone(), documents.clone());
+    let pages = Pages::new(app.clone(), schema.clone(), documents);
     let sockets = Arc::new(Sockets::new(&app.config.http));
-    let state = HttpState { app, schema, stop, sockets, socket_tasks };
+    let state = HttpState { app, schema, pages, stop, sockets, socket_tasks };
     let http = &state.app.config.http;
     let webhooks = Lane::new(WEBHOOKS_AT_ONCE, http.deadline);
     let through = |lane| middleware::from_fn_with_state(lane, lane::limit);
     let graphql = post(graphql::execute).fallback(graphql::wrong_method);
+    let operations = through(operations);
     let mut router = Router::new()
-        .route("/graphql", graphql.layer::<_, Infallible>(through(operations)).layer(cors(http)))
+        .route("/graphql", graphql.layer::<_, Infallible>(operations.clone()).layer(cors(http)))
+        .route("/graphql/q/{hash}", get(trusted_query::execute).layer::<_, Infallible>(operations).layer(cors(http)))
         .route("/graphql/ws", any(websocket::upgrade))
         .route("/webhooks/stripe", post(webhooks::stripe).layer(through(webhooks)))
         .route("/verify", get(pages::verify))
@@ -138,9 +147,9 @@ fn cors(http: &HttpConfig) -> CorsLayer {
     let origins: Vec<HeaderValue> = http.allowed_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::POST])
+        .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER, header::ETAG])
         .max_age(CORS_MAX_AGE)
 }
 

@@ -11,7 +11,7 @@
 //! | breakers | every second, each worker | tells how its circuit breakers are |
 //! | `advance.rs` | every 10 s | moves paid and shipped orders on, where configured |
 //! | `reconcile.rs` | every day | compares the provider's charges with our payments |
-//! | `clean_up.rs` | every hour | forgets idempotency keys after a week |
+//! | `clean_up.rs` | every hour | forgets idempotency keys after a week, and more |
 //!
 //! And for what a process keeps in memory; the clock in every process, the others in servers:
 //!
@@ -22,6 +22,7 @@
 //! | orders | 1 s | versions of the orders that somebody listens to |
 //! | bell.rs | when it rings | orders that another process has changed |
 //! | sales | 250 ms | numbers of the sales that are on |
+//! | pages | 250 ms | what has changed in the catalogue |
 //! | limits | 1 s | what clients have tried at other servers, in Redis |
 //! | sold-out flags | 1 s | whether sold-out sales still are |
 //!
@@ -83,6 +84,7 @@ pub async fn start_common(app: &App, tasks: &TaskTracker, stop: &CancellationTok
 pub async fn start_followers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(), ServiceError> {
     services::session::follow_revocations(&app.for_followers()).await?;
     services::sale_feed::poll(&app.for_followers()).await?;
+    services::page_cache::follow(&app.for_followers()).await?;
     tasks.spawn(runner::every(Duration::from_secs(1), "follow_revocations", app.for_followers(), stop.clone(), |app| async move {
         services::session::follow_revocations(&app).await
     }));
@@ -92,6 +94,9 @@ pub async fn start_followers(app: &App, tasks: &TaskTracker, stop: &Cancellation
     }));
     tasks.spawn(runner::every(Duration::from_millis(250), "follow_sales", app.for_followers(), stop.clone(), |app| async move {
         services::sale_feed::poll(&app).await
+    }));
+    tasks.spawn(runner::every(Duration::from_millis(250), "follow_pages", app.for_followers(), stop.clone(), |app| async move {
+        services::page_cache::follow(&app).await
     }));
     tasks.spawn(runner::every(Duration::from_secs(1), "share_limits", app.for_followers(), stop.clone(), |app| async move {
         services::rate_limit::share(&app).await

@@ -8,7 +8,10 @@ use super::{
     loaders::ChildrenOf,
     product::{self, Product, ProductFilterInput, ProductSort, ProductTotal},
 };
-use crate::{domain::ids::CategoryId, store};
+use crate::{
+    domain::{ids::CategoryId, page::PageTagKind},
+    store,
+};
 
 pub struct Category(pub store::category::Category);
 
@@ -72,6 +75,8 @@ impl CategoryQuery {
     /// The roots of the category tree, by name.
     async fn categories(&self, ctx: &Context<'_>) -> Result<Option<Vec<Category>>> {
         let roots = store::category::list_roots(&mut *ctx.app().db.acquire().await.map_err(store::StoreError::from)?).await?;
+        ctx.sources().read_all(PageTagKind::Categories);
+        ctx.sources().read(PageTagKind::Category, roots.iter().map(|row| row.id.0));
         Ok(Some(roots.into_iter().map(Category).collect()))
     }
 }

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use async_graphql::{
-    Context, Error, Result, ServerResult,
+    Context, Data, Error, Result, ServerResult,
     dataloader::DataLoader,
     extensions::ExtensionContext,
     parser::types::{ExecutableDocument, OperationType},
 };
 use uuid::Uuid;
 
-use super::{errors::ApiError, loaders::StoreLoader};
+use super::{errors::ApiError, loaders::StoreLoader, page_sources::PageSources};
 use crate::{
     app::App,
     auth::Viewer,
@@ -35,7 +35,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Counts an operation: of a customer, or of the address that an anonymous one comes from.
+    /// Counts an operation: of a customer, or of the address that an anonymous one comes from. Http does it before it looks at what is
+    /// asked; on a socket each subscription is one.
     ///
     /// # Errors
     /// `RATE_LIMITED`.
@@ -76,10 +77,21 @@ pub fn check_transport(ctx: &ExtensionContext<'_>, document: &ExecutableDocument
 
 /// Everything of one request or socket that resolvers look up in the context.
 #[must_use]
-pub fn request_data(app: &App, caller: Caller) -> async_graphql::context::Data {
-    let mut data = async_graphql::context::Data::default();
-    data.insert(DataLoader::new(StoreLoader::new(app.clone(), caller.viewer), tokio::spawn));
+pub fn request_data(app: &App, caller: Caller) -> Data {
+    context_data(app, caller, PageSources::default())
+}
+
+/// The same of an execution for everybody: nobody is signed in, and `sources` tells afterwards what the answer was made from.
+#[must_use]
+pub fn page_data(app: &App, sources: PageSources) -> Data {
+    context_data(app, Caller::default(), sources)
+}
+
+fn context_data(app: &App, caller: Caller, sources: PageSources) -> Data {
+    let mut data = Data::default();
+    data.insert(DataLoader::new(StoreLoader::new(app.clone(), caller.viewer, sources.clone()), tokio::spawn));
     data.insert(caller);
+    data.insert(sources);
     data
 }
 
@@ -87,6 +99,8 @@ pub trait ContextExt<'a> {
     fn app(&self) -> &'a App;
     fn caller(&self) -> &'a Caller;
     fn loader(&self) -> &'a DataLoader<StoreLoader>;
+    /// Told what is read for an answer that may be kept.
+    fn sources(&self) -> &'a PageSources;
 
     fn viewer(&self) -> Option<Viewer> {
         self.caller().viewer
@@ -134,6 +148,10 @@ impl<'a> ContextExt<'a> for Context<'a> {
     }
 
     fn loader(&self) -> &'a DataLoader<StoreLoader> {
+        self.data_unchecked()
+    }
+
+    fn sources(&self) -> &'a PageSources {
         self.data_unchecked()
     }
 }

@@ -1,8 +1,8 @@
 //! Documents that are known already: clients send the same few operations a hundred thousand times, and parsing and validating
 //! are most of what a small one costs. For HTTP and WebSocket alike.
 //!
-//! Owns: what is remembered of a document, for which requests a remembered validation holds (docs/adr/0010), and that clients
-//! are told what their operation costs.
+//! Owns: what is remembered of a document, for which requests a remembered validation holds (docs/adr/0010), that clients are
+//! told what their operation costs, and under which key the answer to a public one may be kept (docs/adr/0020).
 
 use std::{
     collections::HashMap,
@@ -13,16 +13,20 @@ use std::{
 use async_graphql::{
     Request, Response, ServerError, ServerResult, ValidationResult, Value, Variables,
     extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery, NextPrepareRequest, NextRequest, NextValidation},
-    parser::{parse_query, types::ExecutableDocument},
+    parser::{
+        parse_query,
+        types::{ExecutableDocument, OperationDefinition},
+    },
     value,
 };
 use moka::sync::Cache;
+use sha2::{Digest, Sha256};
 
 use super::{
-    context::{Caller, check_transport},
-    operation_limits, trusted_documents,
+    context::{Caller, Transport, check_transport},
+    operation_limits, public_fields, trusted_documents,
 };
-use crate::app::App;
+use crate::{app::App, domain::page::PageLifetime, services::page_cache::PageKey};
 
 const MAX_DOCUMENTS: u64 = 1_000;
 /// Longer documents are parsed each time: a thousand of them would be too much memory.
@@ -35,7 +39,8 @@ const MAX_SHAPE_BYTES: usize = 1024;
 const MAX_ERRORS: usize = 10;
 const MAX_MESSAGE_CHARACTERS: usize = 1_000;
 
-/// Remembers documents by their text.
+/// Remembers documents by their text. Clones share their memory.
+#[derive(Clone)]
 pub struct KnownDocuments {
     documents: Cache<String, Arc<KnownDocument>>,
     only_trusted: bool,
@@ -52,25 +57,46 @@ impl KnownDocuments {
     pub fn new(only_trusted: bool) -> Self {
         Self { documents: Cache::new(MAX_DOCUMENTS), only_trusted }
     }
+
+    /// Under which key the answer to a request may be kept and shown to everybody, and for how long; `None` where it may not. Puts the
+    /// text into a request that names a document by its hash. What is wrong with a request its execution tells.
+    pub fn page(&self, request: &mut Request) -> Option<(PageKey, PageLifetime)> {
+        trusted_documents::resolve(request, self.only_trusted).ok()?;
+        if request.query.len() > MAX_BYTES {
+            return None;
+        }
+        let known = self.get(&request.query).ok()?;
+        let operation = known.operation(request.operation_name.as_deref())?;
+        let lifetime = public_fields::lifetime(&known.parsed, operation)?;
+        Some((page_key(request, operation), lifetime))
+    }
+
+    /// A document from memory, or parsed.
+    fn get(&self, text: &str) -> ServerResult<Arc<KnownDocument>> {
+        if let Some(known) = self.documents.get(text) {
+            return Ok(known);
+        }
+        operation_limits::check_text(text)?;
+        // By ourselves: the library's own step then follows every spread of a fragment, before we could look.
+        let parsed = parse_query(text).map_err(|error| brief(error.into()))?;
+        operation_limits::check_document(&parsed)?;
+        let known = Arc::new(KnownDocument { parsed, validated: RwLock::default() });
+        if text.len() <= MAX_BYTES {
+            self.documents.insert(text.to_owned(), known.clone());
+        }
+        Ok(known)
+    }
 }
 
 impl ExtensionFactory for KnownDocuments {
     fn create(&self) -> Arc<dyn Extension> {
-        // Clones of a cache are the same cache.
-        Arc::new(OneRequest {
-            documents: self.documents.clone(),
-            only_trusted: self.only_trusted,
-            shape: OnceLock::new(),
-            document: OnceLock::new(),
-            cost: OnceLock::new(),
-        })
+        Arc::new(OneRequest { documents: self.clone(), shape: OnceLock::new(), document: OnceLock::new(), cost: OnceLock::new() })
     }
 }
 
 /// The library calls its steps in order, once each.
 struct OneRequest {
-    documents: Cache<String, Arc<KnownDocument>>,
-    only_trusted: bool,
+    documents: KnownDocuments,
     shape: OnceLock<String>,
     document: OnceLock<Arc<KnownDocument>>,
     cost: OnceLock<ValidationResult>,
@@ -89,7 +115,7 @@ impl Extension for OneRequest {
 
     async fn prepare_request(&self, ctx: &ExtensionContext<'_>, request: Request, next: NextPrepareRequest<'_>) -> ServerResult<Request> {
         let mut request = next.run(ctx, request).await?;
-        trusted_documents::resolve(&mut request, self.only_trusted)?;
+        trusted_documents::resolve(&mut request, self.documents.only_trusted)?;
         if let Some(shape) = shape(request.operation_name.as_deref(), &request.variables) {
             self.shape.get_or_init(|| shape);
         }
@@ -103,24 +129,14 @@ impl Extension for OneRequest {
         _variables: &Variables,
         _next: NextParseQuery<'_>,
     ) -> ServerResult<ExecutableDocument> {
-        if let (Some(app), Some(caller)) = (ctx.data_opt::<App>(), ctx.data_opt::<Caller>()) {
+        if let (Some(app), Some(caller)) = (ctx.data_opt::<App>(), ctx.data_opt::<Caller>())
+            && caller.transport == Transport::Socket
+        {
             caller.count_operation(app)?;
         }
-        if let Some(known) = self.documents.get(query) {
-            check_transport(ctx, &known.parsed)?;
-            return Ok(self.document.get_or_init(|| known).parsed.clone());
-        }
-        operation_limits::check_text(query)?;
-        // By ourselves: the library's own step then follows every spread of a fragment, before we could look.
-        let parsed = parse_query(query).map_err(|error| brief(error.into()))?;
-        operation_limits::check_document(&parsed)?;
-        check_transport(ctx, &parsed)?;
-        if query.len() <= MAX_BYTES {
-            let known = Arc::new(KnownDocument { parsed: parsed.clone(), validated: RwLock::default() });
-            self.documents.insert(query.to_owned(), known.clone());
-            self.document.get_or_init(|| known);
-        }
-        Ok(parsed)
+        let known = self.documents.get(query)?;
+        check_transport(ctx, &known.parsed)?;
+        Ok(self.document.get_or_init(|| known).parsed.clone())
     }
 
     async fn validation(&self, ctx: &ExtensionContext<'_>, next: NextValidation<'_>) -> Result<ValidationResult, Vec<ServerError>> {
@@ -153,6 +169,12 @@ fn brief(mut error: ServerError) -> ServerError {
 }
 
 impl KnownDocument {
+    /// The operation of a name, or the only one.
+    fn operation(&self, name: Option<&str>) -> Option<&OperationDefinition> {
+        let mut operations = self.parsed.operations.iter().filter(|(own, _)| name.is_none() || own.map(AsRef::as_ref) == name);
+        operations.next().filter(|_| operations.next().is_none()).map(|(_, operation)| &operation.node)
+    }
+
     fn validated(&self, shape: &str) -> Option<ValidationResult> {
         self.validated.read().unwrap_or_else(PoisonError::into_inner).get(shape).copied()
     }
@@ -163,6 +185,62 @@ impl KnownDocument {
             validated.clear();
         }
         validated.insert(shape.to_owned(), result);
+    }
+}
+
+/// A hash of whatever an answer depends on but the data: the schema, the document, the operation's name, and the variables that it
+/// declares, in whatever order a client writes them.
+fn page_key(request: &Request, operation: &OperationDefinition) -> PageKey {
+    let mut canonical = Canonical(Sha256::new());
+    canonical.0.update(*public_fields::SCHEMA_VERSION);
+    canonical.text(&request.query);
+    canonical.text(request.operation_name.as_deref().unwrap_or_default());
+    for definition in &operation.variable_definitions {
+        let name = &definition.node.name.node;
+        if let Some(value) = request.variables.get(name) {
+            canonical.text(name);
+            canonical.value(value);
+        }
+    }
+    canonical.0.finalize().into()
+}
+
+/// Lengths stand before texts and kinds before values, so that no two requests read alike.
+struct Canonical(Sha256);
+
+impl Canonical {
+    fn text(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_be_bytes());
+        self.0.update(text);
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => {
+                self.0.update(b"s");
+                self.text(text);
+            }
+            Value::List(values) => {
+                self.0.update(b"[");
+                self.0.update((values.len() as u64).to_be_bytes());
+                values.iter().for_each(|value| self.value(value));
+            }
+            Value::Object(fields) => {
+                self.0.update(b"{");
+                self.0.update((fields.len() as u64).to_be_bytes());
+                let mut fields: Vec<_> = fields.iter().collect();
+                fields.sort_unstable_by_key(|(name, _)| name.as_str());
+                for (name, value) in fields {
+                    self.text(name);
+                    self.value(value);
+                }
+            }
+            // Variables of a request are JSON: what is left is null, true, false or a number.
+            other => {
+                self.0.update(b"=");
+                self.text(&other.to_string());
+            }
+        }
     }
 }
 

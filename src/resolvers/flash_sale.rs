@@ -19,6 +19,7 @@ use crate::{
         self,
         flash_sale::discount_percent,
         ids::{AddressId, FlashSaleId},
+        page::PageTagKind,
     },
     services::{
         self,
@@ -172,7 +173,13 @@ impl FlashSaleQuery {
         let from = request.from.map(position).transpose()?;
         let phases: Vec<_> = phases.unwrap_or_default().into_iter().map(Into::into).collect();
         let mut db = ctx.app().db.acquire().await.map_err(StoreError::from)?;
-        let page = store::flash_sale::list(&mut db, &phases, ctx.app().clock.now(), from, request.size).await?;
+        let now = ctx.app().clock.now();
+        let page = store::flash_sale::list(&mut db, &phases, now, from, request.size).await?;
+        ctx.sources().read_all(PageTagKind::FlashSales);
+        ctx.sources().read_sales(&page.rows, now);
+        if !phases.is_empty() {
+            ctx.sources().depend_on_the_moment();
+        }
         Ok(Some(connection(page, &request, FlashSaleTotal(phases), |row| (row.opens_at.timestamp_micros(), row.id.0), FlashSale)))
     }
 }

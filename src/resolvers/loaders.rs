@@ -5,11 +5,14 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 use async_graphql::dataloader::Loader;
 use sqlx::{Postgres, pool::PoolConnection};
 
-use super::errors::ApiError;
+use super::{errors::ApiError, page_sources::PageSources};
 use crate::{
     app::App,
     auth::Viewer,
-    domain::ids::{AddressId, CategoryId, CustomerId, FlashSaleId, OrderId, PaymentId, ProductId, RefundId},
+    domain::{
+        ids::{AddressId, CategoryId, CustomerId, FlashSaleId, OrderId, PaymentId, ProductId, RefundId},
+        page::PageTagKind,
+    },
     store::{
         self, StoreError, address::Address, category::Category, customer::Customer, flash_sale::FlashSale, order::Order, order::OrderEvent,
         order::OrderLine, payment::Payment, product::Product, refund::Refund, session::OpenSession,
@@ -22,11 +25,12 @@ const SESSIONS_SHOWN: i64 = 100;
 pub struct StoreLoader {
     app: App,
     viewer: Option<Viewer>,
+    sources: PageSources,
 }
 
 impl StoreLoader {
-    pub const fn new(app: App, viewer: Option<Viewer>) -> Self {
-        Self { app, viewer }
+    pub const fn new(app: App, viewer: Option<Viewer>, sources: PageSources) -> Self {
+        Self { app, viewer, sources }
     }
 
     async fn connection(&self) -> Result<PoolConnection<Postgres>, StoreError> {
@@ -138,8 +142,14 @@ macro_rules! visible {
     };
 }
 
-loader!(CategoryId => Category, |self, keys, db| one_each(store::category::list_by_ids(db, keys).await?, |row| row.id));
-loader!(ProductId => Product, |self, keys, db| one_each(store::product::list_by_ids(db, keys).await?, |row| row.id));
+loader!(CategoryId => Category, |self, keys, db| {
+    self.sources.read(PageTagKind::Category, keys.iter().map(|id| id.0));
+    one_each(store::category::list_by_ids(db, keys).await?, |row| row.id)
+});
+loader!(ProductId => Product, |self, keys, db| {
+    self.sources.read(PageTagKind::Product, keys.iter().map(|id| id.0));
+    one_each(store::product::list_by_ids(db, keys).await?, |row| row.id)
+});
 loader!(CustomerId => Customer, |self, keys, db| one_each(store::customer::list_by_ids(db, keys).await?, |row| row.id));
 loader!(AddressId => Address, |self, keys, db| one_each(store::address::list_by_ids(db, keys).await?, |row| row.id));
 loader!(OrderId => Order, |self, keys, db| one_each(store::order::list_by_ids(db, keys).await?, |row| row.id));
@@ -162,25 +172,35 @@ impl Loader<FlashSaleId> for StoreLoader {
 
     async fn load(&self, keys: &[FlashSaleId]) -> Result<HashMap<FlashSaleId, FlashSale>, LoaderError> {
         let now = self.app.clock.now();
-        let known = keys.iter().filter_map(|id| self.app.sale_feed.get(*id, now));
+        self.sources.read(PageTagKind::FlashSale, keys.iter().map(|id| id.0));
+        // What is in memory may be older than the last change that this process has heard of.
+        let in_memory = if self.sources.are_noted() { &[] } else { keys };
+        let known = in_memory.iter().filter_map(|id| self.app.sale_feed.get(*id, now));
         let mut sales = one_each(known.collect(), |sale| sale.id);
         let others: Vec<FlashSaleId> = keys.iter().copied().filter(|id| !sales.contains_key(id)).collect();
         if !others.is_empty() {
             let load = async { store::flash_sale::list_by_ids(&mut *self.connection().await?, &others).await };
             sales.extend(one_each(self.in_time(load).await?, |row| row.id));
         }
+        self.sources.read_sales(sales.values(), now);
         Ok(sales)
     }
 }
 
 loader!(ChildrenOf => Vec<Category>, |self, keys, db| {
     let parents: Vec<_> = keys.iter().map(|key| key.0).collect();
-    many_each(store::category::list_children(db, &parents).await?, |row| row.parent_id.map(ChildrenOf))
+    let children = store::category::list_children(db, &parents).await?;
+    self.sources.read(PageTagKind::Category, parents.iter().map(|id| id.0).chain(children.iter().map(|row| row.id.0)));
+    many_each(children, |row| row.parent_id.map(ChildrenOf))
 });
 loader!(CurrentSaleOf => FlashSale, |self, keys, db| {
     let products: Vec<_> = keys.iter().map(|key| key.0).collect();
     let now = self.app.clock.now();
-    one_each(store::flash_sale::list_current_for_products(db, &products, now).await?, |row| CurrentSaleOf(row.product_id))
+    let sales = store::flash_sale::list_current_for_products(db, &products, now).await?;
+    // A sale that is scheduled, moved or cancelled is a change of its product.
+    self.sources.read(PageTagKind::Product, products.iter().map(|id| id.0));
+    self.sources.read_sales(&sales, now);
+    one_each(sales, |row| CurrentSaleOf(row.product_id))
 });
 loader!(UnitsOf => i32, |self, keys, db| {
     let mut units = HashMap::new();

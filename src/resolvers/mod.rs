@@ -10,21 +10,24 @@ mod connection;
 pub mod context;
 mod customer;
 mod dead_letter;
-mod documents;
+pub mod documents;
 pub mod errors;
 mod flash_sale;
 mod loaders;
 mod node;
 mod operation_limits;
 mod order;
+pub mod page_sources;
 mod payment;
 mod product;
+mod public_fields;
 mod scalars;
 mod session;
-mod trusted_documents;
+pub mod trusted_documents;
 
 use async_graphql::{MergedObject, MergedSubscription, Schema};
 
+use self::documents::KnownDocuments;
 use crate::app::App;
 
 const MAX_DEPTH: usize = 12;
@@ -58,16 +61,15 @@ pub struct Subscription(order::OrderSubscription, flash_sale::FlashSaleSubscript
 
 pub type ApiSchema = Schema<Query, Mutation, Subscription>;
 
-/// The schema of a server.
+/// The schema of a server, which remembers documents in `documents`.
 #[must_use]
-pub fn schema(app: App) -> ApiSchema {
+pub fn schema(app: App, documents: KnownDocuments) -> ApiSchema {
     let introspection = app.config.http.developer_tools;
-    let only_trusted = app.config.http.only_trusted_documents;
     let builder = Schema::build(Query::default(), Mutation::default(), Subscription::default())
         .data(app)
         .limit_depth(if introspection { MAX_DEPTH_WITH_INTROSPECTION } else { MAX_DEPTH })
         .limit_complexity(operation_limits::MAX_COMPLEXITY)
-        .extension(documents::KnownDocuments::new(only_trusted));
+        .extension(documents);
     if introspection { builder } else { builder.disable_introspection().disable_suggestions() }.finish()
 }
 

@@ -17,6 +17,7 @@ use crate::{
     domain::{
         ids::{CategoryId, ProductId},
         money,
+        page::PageTagKind,
     },
     store::{
         self, StoreError,
@@ -174,8 +175,18 @@ pub async fn list(
 
     let mut db = ctx.app().db.acquire().await.map_err(StoreError::from)?;
     let page = store::product::list(&mut db, &filter, &slice).await?;
+    note_sources(ctx, &filter, &page.rows);
     let request = PageRequest { size, from: slice.from.clone(), backwards };
     Ok(connection(page, &request, ProductTotal(filter), |row| cursor(slice.sort.position(row)), Product))
+}
+
+fn note_sources(ctx: &Context<'_>, filter: &ProductFilter, rows: &[store::product::Product]) {
+    let sources = ctx.sources();
+    sources.read_products(filter.category);
+    sources.read(PageTagKind::Product, rows.iter().map(|row| row.id.0));
+    if filter.in_stock.is_some() || filter.in_flash_sale.is_some() {
+        sources.depend_on_the_moment();
+    }
 }
 
 fn read_filter(ctx: &Context<'_>, input: ProductFilterInput) -> Result<ProductFilter> {

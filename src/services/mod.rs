@@ -16,6 +16,7 @@ pub mod leader;
 pub mod mail;
 pub mod order;
 pub mod order_feed;
+pub mod page_cache;
 pub mod payment;
 pub mod payment_pause;
 pub mod purchase;

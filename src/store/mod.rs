@@ -17,6 +17,7 @@ pub mod key_rotation;
 pub mod lease;
 pub mod mail;
 pub mod order;
+pub mod page_change;
 pub mod payment;
 pub mod payment_pause;
 pub mod product;

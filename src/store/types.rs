@@ -17,6 +17,7 @@ use crate::domain::{
     },
     money::Currency,
     order::{OrderEventReason, OrderStatus},
+    page::PageTagKind,
     payment::{PaymentStatus, RefundStatus},
     reconciliation::BreakKind,
     stock::StockMovementKind,
@@ -98,4 +99,16 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(BreakKind, BreakerState, Currency, Locale, OrderEventReason, OrderStatus, PaymentStatus, RefundStatus, Role, StockMovementKind);
+as_text!(
+    BreakKind,
+    BreakerState,
+    Currency,
+    Locale,
+    OrderEventReason,
+    OrderStatus,
+    PageTagKind,
+    PaymentStatus,
+    RefundStatus,
+    Role,
+    StockMovementKind
+);

@@ -1,0 +1,10 @@
+DROP TRIGGER note_changed_flash_sale ON flash_sale;
+DROP TRIGGER note_changed_category ON category;
+DROP TRIGGER note_changed_products ON product;
+DROP TRIGGER note_new_products ON product;
+DROP FUNCTION note_changed_flash_sale();
+DROP FUNCTION note_changed_category();
+DROP FUNCTION note_changed_products();
+DROP FUNCTION note_new_products();
+DROP FUNCTION product_lists(uuid[]);
+DROP TABLE page_change;

@@ -1,0 +1,282 @@
+//! Whole answers of the catalogue, ready to send: in memory, and behind it in Redis for all servers (docs/adr/0020).
+//!
+//! Owns: for how long and until which change an answer may be shown again, and that a thousand who ask at once make one execution.
+//! Does not own: what may be stored at all and how it is executed (http and resolvers decide), what a change is (the triggers of
+//! table `page_change`).
+
+mod changes;
+mod counters;
+mod page;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+pub use self::{
+    changes::PageChanges,
+    counters::{AGE_BOUNDS, PageCounters},
+    page::{Freshness, NewPage, Page},
+};
+use self::{counters::add, page::hex};
+use super::ServiceError;
+use crate::{
+    app::App,
+    clients::redis::{Redis, RedisError},
+    clock::Clock,
+    domain::page::PageLifetime,
+    store,
+};
+
+/// Names an answer: a hash of whatever it depends on but the data.
+pub type PageKey = [u8; 32];
+
+/// How long changes are kept for servers that start, and for those that were cut off.
+const CHANGE_LIFETIME: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+const BATCH: i64 = 10_000;
+
+/// What came of an execution.
+#[derive(Clone)]
+pub enum Outcome {
+    Page(Arc<Page>),
+    /// An answer that must not be shown again: it has errors.
+    Refusal(Bytes),
+}
+
+pub struct PageCache {
+    /// `None` when pages are not kept.
+    memory: Option<Cache<PageKey, Arc<Page>>>,
+    redis: Option<Redis>,
+    /// Which of the databases on a Redis is ours; until it is known, Redis is left alone.
+    database: OnceLock<String>,
+    flights: Mutex<HashMap<PageKey, Flight>>,
+    clock: Clock,
+    deadline: Duration,
+    pub changes: PageChanges,
+    pub counters: PageCounters,
+}
+
+/// An execution under way; `None` until it has ended.
+type Flight = watch::Receiver<Option<Outcome>>;
+
+impl PageCache {
+    /// Keeps `bytes` of pages in memory, none at all with 0. An execution is cut off at its deadline.
+    #[must_use]
+    pub fn new(bytes: u64, redis: Option<Redis>, clock: Clock, deadline: Duration) -> Self {
+        let memory = || {
+            let cache = Cache::builder().max_capacity(bytes).weigher(|_, page: &Arc<Page>| page.weight());
+            cache.time_to_live(page::OLDEST.to_std().unwrap_or_default()).build()
+        };
+        Self {
+            memory: (bytes > 0).then(memory),
+            redis: redis.filter(|_| bytes > 0),
+            database: OnceLock::new(),
+            flights: Mutex::default(),
+            clock,
+            deadline,
+            changes: PageChanges::default(),
+            counters: PageCounters::default(),
+        }
+    }
+
+    /// Whether pages are kept.
+    pub const fn is_on(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// The page of a key. `execution` is begun where there is none to be shown, or none for long, and nobody else is at it; it goes on
+    /// when whoever asked has gone. `None` when it broke.
+    pub async fn get<F>(self: &Arc<Self>, key: PageKey, lifetime: PageLifetime, execution: impl FnOnce() -> F) -> Option<Outcome>
+    where
+        F: Future<Output = Result<NewPage, Bytes>> + Send + 'static,
+    {
+        let known = self.in_memory(&key);
+        match known {
+            Some((page, Freshness::Fresh)) => Some(Outcome::Page(page)),
+            Some((page, Freshness::Stale)) => {
+                add(&self.counters.stale_hits);
+                self.fly(key, lifetime, execution);
+                Some(Outcome::Page(page))
+            }
+            old => {
+                let mut flight = match self.fly(key, lifetime, execution) {
+                    Ok(page) => return Some(Outcome::Page(page)),
+                    Err(flight) => flight,
+                };
+                let outcome = flight.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+                match (outcome, old) {
+                    (Some(Outcome::Page(page)), _) => Some(Outcome::Page(page)),
+                    (_, Some((page, _))) if page.freshness(self.clock.now(), &self.changes) > Freshness::Dead => {
+                        add(&self.counters.stale_hits);
+                        Some(Outcome::Page(page))
+                    }
+                    (outcome, _) => outcome,
+                }
+            }
+        }
+    }
+
+    /// What memory has and is not dead.
+    fn in_memory(&self, key: &PageKey) -> Option<(Arc<Page>, Freshness)> {
+        let memory = self.memory.as_ref()?;
+        let page = memory.get(key)?;
+        let now = self.clock.now();
+        let freshness = page.freshness(now, &self.changes);
+        match freshness {
+            Freshness::Dead => {
+                if page.is_outdated(&self.changes) {
+                    add(&self.counters.invalidations);
+                }
+                memory.invalidate(key);
+                return None;
+            }
+            Freshness::Old => {}
+            Freshness::Stale | Freshness::Fresh => {
+                add(&self.counters.memory_hits);
+                self.counters.shown_at(page.age(now));
+            }
+        }
+        Some((page, freshness))
+    }
+
+    /// The flight of a key, begun if there is none; or the page that one has just brought.
+    fn fly<F>(self: &Arc<Self>, key: PageKey, lifetime: PageLifetime, execution: impl FnOnce() -> F) -> Result<Arc<Page>, Flight>
+    where
+        F: Future<Output = Result<NewPage, Bytes>> + Send + 'static,
+    {
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(&key) {
+            add(&self.counters.joined);
+            return Err(flight.clone());
+        }
+        // One may have landed since this request looked: a page is in memory before its flight is over.
+        if let Some((page, Freshness::Fresh)) = self.in_memory(&key) {
+            return Ok(page);
+        }
+        let (landed, flight) = watch::channel(None);
+        flights.insert(key, flight.clone());
+        drop(flights);
+        let landing = Landing { cache: self.clone(), key };
+        let execution = execution();
+        let journey = async move {
+            let cache = landing.cache.clone();
+            let outcome = cache.obtain(key, lifetime, execution).await;
+            landed.send_replace(outcome.as_ref().map(|(outcome, _)| outcome.clone()));
+            drop(landing);
+            if let Some((Outcome::Page(page), true)) = outcome {
+                cache.put_into_redis(&key, &page).await;
+            }
+        };
+        tokio::spawn(journey.in_current_span());
+        Err(flight)
+    }
+
+    /// A page from Redis or from the execution, put into memory; and whether Redis lacks it.
+    async fn obtain(
+        &self,
+        key: PageKey,
+        lifetime: PageLifetime,
+        execution: impl Future<Output = Result<NewPage, Bytes>>,
+    ) -> Option<(Outcome, bool)> {
+        if lifetime == PageLifetime::Lasting
+            && let Some(page) = self.in_redis(&key).await
+        {
+            add(&self.counters.redis_hits);
+            return Some((Outcome::Page(self.keep(key, page)), false));
+        }
+        add(&self.counters.misses);
+        // Both from before: whatever changes from here on counts as not seen.
+        let (made_at, snapshot) = (self.clock.now(), self.changes.snapshot());
+        match tokio::time::timeout(self.deadline, execution).await.ok()? {
+            Ok(new) => {
+                let is_lasting = new.lifetime == PageLifetime::Lasting;
+                Some((Outcome::Page(self.keep(key, Page::new(new, made_at, snapshot))), is_lasting))
+            }
+            Err(refusal) => Some((Outcome::Refusal(refusal), false)),
+        }
+    }
+
+    fn keep(&self, key: PageKey, page: Page) -> Arc<Page> {
+        let page = Arc::new(page);
+        if let Some(memory) = &self.memory {
+            memory.insert(key, page.clone());
+        }
+        page
+    }
+
+    /// The page of a key in Redis, if it is fresh.
+    async fn in_redis(&self, key: &PageKey) -> Option<Page> {
+        let (redis, name) = (self.redis.as_ref()?, self.name(key)?);
+        let frame = self.count_errors(redis.get(&name).await)??;
+        let Some(page) = Page::from_frame(&name, &frame) else {
+            add(&self.counters.redis_errors);
+            return None;
+        };
+        (page.freshness(self.clock.now(), &self.changes) == Freshness::Fresh).then_some(page)
+    }
+
+    async fn put_into_redis(&self, key: &PageKey, page: &Page) {
+        let (Some(redis), Some(name)) = (&self.redis, self.name(key)) else { return };
+        if let Ok(left) = page.left(self.clock.now()).to_std() {
+            self.count_errors(redis.set(&name, &page.to_frame(&name), left).await);
+        }
+    }
+
+    fn name(&self, key: &PageKey) -> Option<Vec<u8>> {
+        Some(format!("whitemonday:page:{}:{}", self.database.get()?, hex(key)).into_bytes())
+    }
+
+    fn count_errors<T>(&self, result: Result<T, RedisError>) -> Option<T> {
+        match result {
+            Ok(value) => return Some(value),
+            Err(RedisError::CircuitOpen) => add(&self.counters.redis_skips),
+            Err(error) => {
+                tracing::debug!(%error, "Redis keeps no pages just now");
+                add(&self.counters.redis_errors);
+            }
+        }
+        None
+    }
+
+    /// Held for a moment, never over an await.
+    fn flights(&self) -> MutexGuard<'_, HashMap<PageKey, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a flight, however it ends: whoever waits is told, and the next one may begin.
+struct Landing {
+    cache: Arc<PageCache>,
+    key: PageKey,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.cache.flights().remove(&self.key);
+    }
+}
+
+/// Hears what has changed since the last time.
+pub async fn follow(app: &App) -> Result<(), ServiceError> {
+    let mut db = app.db.acquire().await?;
+    if app.pages.database.get().is_none() {
+        let name = store::page_change::get_database_name(&mut db).await?;
+        app.pages.database.get_or_init(|| name);
+    }
+    let (snapshot, changes) = store::page_change::list_since(&mut db, app.pages.changes.snapshot().xmin).await?;
+    app.pages.changes.learn(snapshot, &changes);
+    Ok(())
+}
+
+/// Forgets changes that no page is older than, in batches.
+pub async fn forget_changes(app: &App) -> Result<(), ServiceError> {
+    let horizon = app.clock.now() - CHANGE_LIFETIME;
+    while store::page_change::delete_before(&mut *app.db.acquire().await?, horizon, BATCH).await? > 0 {}
+    Ok(())
+}
