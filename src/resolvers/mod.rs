@@ -20,7 +20,7 @@ mod order;
 pub mod page_sources;
 mod payment;
 mod product;
-mod public_fields;
+pub mod public_fields;
 mod scalars;
 mod session;
 pub mod trusted_documents;

@@ -101,7 +101,8 @@ impl PageCache {
             Some((page, Freshness::Fresh)) => Some(Outcome::Page(page)),
             Some((page, Freshness::Stale)) => {
                 add(&self.counters.stale_hits);
-                self.fly(key, lifetime, execution);
+                // Nobody waits for it.
+                let _ = self.fly(key, lifetime, execution);
                 Some(Outcome::Page(page))
             }
             old => {
@@ -279,4 +280,66 @@ pub async fn forget_changes(app: &App) -> Result<(), ServiceError> {
     let horizon = app.clock.now() - CHANGE_LIFETIME;
     while store::page_change::delete_before(&mut *app.db.acquire().await?, horizon, BATCH).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures_util::future::pending;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn cache(deadline: Duration) -> Arc<PageCache> {
+        Arc::new(PageCache::new(1_000_000, None, Clock::system(), deadline))
+    }
+
+    fn page() -> NewPage {
+        NewPage { body: Bytes::from_static(b"{}"), lifetime: PageLifetime::Lasting, tags: Vec::new(), dies_at: None }
+    }
+
+    fn executions(cache: &PageCache) -> u64 {
+        AtomicU64::load(&cache.counters.misses, Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_flight_goes_on_when_whoever_began_it_has_gone() {
+        let cache = cache(Duration::from_secs(10));
+        let (release, released) = oneshot::channel::<()>();
+        let execution = async move {
+            let _ = released.await;
+            Ok(page())
+        };
+        let first = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.get([1; 32], PageLifetime::Lasting, || execution).await }
+        });
+        while executions(&cache) == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert!(first.await.is_err());
+        let second = cache.get([1; 32], PageLifetime::Lasting, pending::<Result<NewPage, Bytes>>);
+        let (outcome, _) = tokio::join!(second, async { release.send(()) });
+        assert!(matches!(outcome, Some(Outcome::Page(_))));
+        assert_eq!(executions(&cache), 1);
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_breaks_leaves_nobody_hanging_and_the_next_one_free() {
+        let cache = cache(Duration::from_secs(10));
+        let broken = || async { panic!("as a resolver might") };
+        let (first, second) =
+            tokio::join!(cache.get([1; 32], PageLifetime::Lasting, broken), cache.get([1; 32], PageLifetime::Lasting, broken));
+        assert!(first.is_none() && second.is_none());
+        assert!(matches!(cache.get([1; 32], PageLifetime::Lasting, || async { Ok(page()) }).await, Some(Outcome::Page(_))));
+    }
+
+    #[tokio::test]
+    async fn a_flight_ends_at_its_deadline() {
+        let cache = cache(Duration::from_millis(1));
+        assert!(cache.get([1; 32], PageLifetime::Lasting, pending::<Result<NewPage, Bytes>>).await.is_none());
+        assert!(cache.flights().is_empty());
+    }
 }

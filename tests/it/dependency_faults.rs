@@ -253,7 +253,7 @@ impl Provider {
 }
 
 /// A Postgres that keeps what it has committed, and a Redis, for this test alone.
-async fn own_services() -> (EmbeddedServices, TempDir) {
+pub async fn own_services() -> (EmbeddedServices, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let options = EmbeddedOptions { data_dir: folder.path().to_owned(), fresh: true, durable: true, max_connections: 100 };
     (EmbeddedServices::start(&options).await.unwrap(), folder)

@@ -24,6 +24,7 @@ mod orders;
 mod outages;
 mod oversell;
 mod ownership;
+mod page_cache;
 mod passwords;
 mod payments;
 mod personal_data;

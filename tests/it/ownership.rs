@@ -166,7 +166,7 @@ pub fn mutations(ann: &Ann) -> Vec<(&'static str, Value, [&'static str; 3])> {
 
 /// A customer, and the ids of her things.
 pub struct Ann {
-    client: Client,
+    pub client: Client,
     id: String,
     address: String,
     session: String,
@@ -230,7 +230,7 @@ impl Ann {
     }
 
     /// An object of each type that has an id.
-    fn nodes(&self) -> BTreeMap<&'static str, &str> {
+    pub fn nodes(&self) -> BTreeMap<&'static str, &str> {
         BTreeMap::from([
             ("Address", self.address.as_str()),
             ("Category", &self.category),
@@ -267,16 +267,16 @@ impl Schema {
         Self { types: types.into_iter().map(|kind| (kind["name"].as_str().unwrap().to_owned(), kind)).collect() }
     }
 
-    fn fields(&self, name: &str) -> impl Iterator<Item = (&str, &Value)> {
+    pub fn fields(&self, name: &str) -> impl Iterator<Item = (&str, &Value)> {
         self.types[name]["fields"].as_array().into_iter().flatten().map(|field| (field["name"].as_str().unwrap(), field))
     }
 
-    fn names(&self, name: &str) -> BTreeSet<&str> {
+    pub fn names(&self, name: &str) -> BTreeSet<&str> {
         self.fields(name).map(|(field, _)| field).collect()
     }
 
     /// The objects that a field may answer.
-    fn objects<'a>(&'a self, field: &'a Value) -> Vec<&'a str> {
+    pub fn objects<'a>(&'a self, field: &'a Value) -> Vec<&'a str> {
         let mut kind = &field["type"];
         while kind["name"].is_null() {
             kind = &kind["ofType"];
@@ -290,7 +290,7 @@ impl Schema {
     }
 
     /// Each object that is found from these fields of `Query`, with the selections that lead to it, the first and shortest way.
-    fn paths<'a>(&'a self, roots: &[&str]) -> BTreeMap<&'a str, Vec<String>> {
+    pub fn paths<'a>(&'a self, roots: &[&str]) -> BTreeMap<&'a str, Vec<String>> {
         let mut paths = BTreeMap::new();
         let mut queue: VecDeque<(&str, Vec<String>)> = VecDeque::from([("Query", Vec::new())]);
         while let Some((object, path)) = queue.pop_front() {
@@ -309,7 +309,7 @@ impl Schema {
     }
 
     /// Fields without fields of their own.
-    fn leaves(&self, object: &str) -> String {
+    pub fn leaves(&self, object: &str) -> String {
         self.fields(object).filter(|(_, field)| self.objects(field).is_empty()).map(|(name, _)| name).collect::<Vec<_>>().join(" ")
     }
 }
@@ -409,7 +409,7 @@ fn with_other_ids(input: &Value, ann: &Ann) -> Vec<Value> {
     others
 }
 
-fn without_request_id(mut answer: Value) -> Value {
+pub fn without_request_id(mut answer: Value) -> Value {
     for error in answer["errors"].as_array_mut().into_iter().flatten() {
         error["extensions"]["requestId"] = Value::Null;
     }

@@ -1,12 +1,9 @@
 //! Catalogue reads: pages, filters, nodes, and how many statements they take.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use serde_json::{Value, json};
-use tracing_subscriber::{Layer, layer::SubscriberExt};
 use whitemonday::services::seed;
 
-use crate::support::{Client, TestApp};
+use crate::support::{Client, TestApp, statements};
 
 const PAGE: &str = "query($first: Int, $after: String, $last: Int, $before: String, $sort: ProductSort, $filter: ProductFilter) {
     products(first: $first, after: $after, last: $last, before: $before, sort: $sort, filter: $filter) {
@@ -161,33 +158,20 @@ async fn every_kind_of_thing_is_found_by_its_id() {
     test.finish().await;
 }
 
-/// Counts the statements that this process sends.
-static STATEMENTS: AtomicUsize = AtomicUsize::new(0);
-
-struct CountStatements;
-
-impl<S: tracing::Subscriber> Layer<S> for CountStatements {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        if event.metadata().target() == "sqlx::query" {
-            STATEMENTS.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
 /// What `query` costs: the least of a few runs, because followers of the server read now and then.
-async fn statements(client: &Client, query: &str) -> usize {
+async fn cost(client: &Client, query: &str) -> usize {
     let mut least = usize::MAX;
     for _ in 0..5 {
-        let before = STATEMENTS.load(Ordering::SeqCst);
+        let before = statements::sent();
         client.send(query, json!({})).await;
-        least = least.min(STATEMENTS.load(Ordering::SeqCst) - before);
+        least = least.min(statements::sent() - before);
     }
     least
 }
 
 #[tokio::test]
 async fn a_page_takes_as_many_statements_with_forty_rows_as_with_two() {
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(CountStatements)).unwrap();
+    statements::count("");
     let test = TestApp::start().await;
     seed::catalogue(&test.app, 40, |_| ()).await.unwrap();
     for _ in 0..5 {
@@ -201,7 +185,7 @@ async fn a_page_takes_as_many_statements_with_forty_rows_as_with_two() {
                 flashSale {{ phase remainingUnits viewerUnits discountPercent product {{ title }} }} }} }} }}"
         )
     };
-    let (two, forty) = (statements(&ann, &query(2)).await, statements(&ann, &query(40)).await);
+    let (two, forty) = (cost(&ann, &query(2)).await, cost(&ann, &query(40)).await);
     // products, count, category, parent, children, sale, units, product of the sale: a two-row page needs not all of them.
     assert!(forty <= 8, "{forty} statements");
     assert!(two <= forty);
@@ -211,6 +195,6 @@ async fn a_page_takes_as_many_statements_with_forty_rows_as_with_two() {
         ann.must_buy(sale, 1, json!({})).await;
     }
     let sales = "{ flashSales { nodes { phase viewerUnits product { title category { name } } } } }";
-    assert!(statements(&ann, sales).await <= 4);
+    assert!(cost(&ann, sales).await <= 4);
     test.finish().await;
 }

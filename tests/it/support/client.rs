@@ -76,6 +76,10 @@ impl Client {
         self.http.get(self.url(path))
     }
 
+    pub fn head(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.head(self.url(path))
+    }
+
     pub fn options(&self, path: &str) -> reqwest::RequestBuilder {
         self.http.request(reqwest::Method::OPTIONS, self.url(path))
     }

@@ -6,11 +6,12 @@ mod barrier;
 pub mod client;
 mod database;
 mod process;
+pub mod statements;
 mod tunnel;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
+use chrono::{SubsecRound, TimeDelta, Utc};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -40,6 +41,7 @@ pub use tunnel::Tunnel;
 /// How long a test waits for what must come; it never comes this late unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+const KEEP_PAGES: (&str, &str) = ("PAGE_CACHE_BYTES", "10000000");
 const WEBHOOK_SECRET: &str = "whsec_tests";
 
 pub const PASSWORD: &str = "correct horse battery";
@@ -75,15 +77,34 @@ impl TestApp {
         Self::start_on(TestDatabase::create().await, settings, SimulatorOptions::default()).await
     }
 
+    /// A server that keeps the catalogue's answers, and its clock, which stands still.
+    pub async fn start_with_pages(settings: &[(&str, &str)]) -> (Self, Clock) {
+        let clock = Clock::fixed(Utc::now().trunc_subsecs(3));
+        let settings = [&[KEEP_PAGES], settings].concat();
+        (Self::start_at(clock.clone(), TestDatabase::create().await, &settings, SimulatorOptions::default()).await, clock)
+    }
+
+    /// The same on a Postgres and a Redis of the test's own, which may fail.
+    pub async fn start_with_pages_on(services: &EmbeddedServices) -> (Self, Clock) {
+        let clock = Clock::fixed(Utc::now().trunc_subsecs(3));
+        let database = TestDatabase::create_on(services.database_url("postgres")).await;
+        let settings = [KEEP_PAGES, ("REDIS_URL", &services.redis_url())];
+        (Self::start_at(clock.clone(), database, &settings, SimulatorOptions::default()).await, clock)
+    }
+
     /// A server whose payment provider is not the usual one.
     pub async fn start_with_provider(provider: SimulatorOptions) -> Self {
         Self::start_on(TestDatabase::create().await, &[], provider).await
     }
 
     async fn start_on(database: TestDatabase, settings: &[(&str, &str)], provider: SimulatorOptions) -> Self {
+        Self::start_at(Clock::system(), database, settings, provider).await
+    }
+
+    async fn start_at(clock: Clock, database: TestDatabase, settings: &[(&str, &str)], provider: SimulatorOptions) -> Self {
         let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider).await.unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (app, address) = serve(settings_for(&database.url, &simulator.url, settings), &stop, &tasks).await;
+        let (app, address) = serve(settings_for(&database.url, &simulator.url, settings), clock, &stop, &tasks).await;
         Self { app, address, simulator, stop, tasks, database }
     }
 
@@ -120,7 +141,7 @@ impl TestApp {
 
     /// The same with other settings than the usual ones.
     pub async fn second_server_with(&self, settings: &[(&str, &str)]) -> (App, SocketAddr) {
-        serve(settings_for(&self.database.url, &self.simulator.url, settings), &self.stop, &self.tasks).await
+        serve(settings_for(&self.database.url, &self.simulator.url, settings), self.app.clock.clone(), &self.stop, &self.tasks).await
     }
 
     /// The settings of this program, for a child process.
@@ -135,7 +156,7 @@ impl TestApp {
 
     /// The program on the same database with other settings, without a server.
     pub fn app_with(&self, settings: &[(&str, &str)]) -> App {
-        build_app(settings_for(&self.database.url, &self.simulator.url, settings))
+        build_app(settings_for(&self.database.url, &self.simulator.url, settings), Clock::system())
     }
 
     /// Runs a command of the program, on this one's settings, to its end.
@@ -294,26 +315,28 @@ fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) ->
         ("ACCOUNT_PER_MINUTE", "0"),
         ("LOG_IN_PER_MINUTE", "1000"),
         ("MAILS_PER_HOUR", "1000"),
+        // Only where a test is about it: the others read what they have just written.
+        ("PAGE_CACHE_BYTES", "0"),
         ("JOB_VISIBILITY_SECONDS", "2"),
         ("JOB_STEP_DEADLINE_SECONDS", "1"),
     ];
     usual.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn build_app(mut settings: BTreeMap<String, String>) -> App {
+fn build_app(mut settings: BTreeMap<String, String>, clock: Clock) -> App {
     if let Ok(url) = std::env::var("WHITEMONDAY_TEST_REDIS_URL") {
         settings.entry("REDIS_URL".to_owned()).or_insert(url);
     }
     let config = Config::read(&Settings::fixed(settings), MailTransport::Mailbox).unwrap();
-    App::new(config, Clock::system(), Some(Arc::default())).unwrap()
+    App::new(config, clock, Some(Arc::default())).unwrap()
 }
 
 /// A server and where it listens, which is its public address unless the settings say otherwise.
-async fn serve(mut settings: BTreeMap<String, String>, stop: &CancellationToken, tasks: &TaskTracker) -> (App, SocketAddr) {
+async fn serve(mut settings: BTreeMap<String, String>, clock: Clock, stop: &CancellationToken, tasks: &TaskTracker) -> (App, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     settings.entry("PUBLIC_URL".to_owned()).or_insert_with(|| format!("http://{address}"));
-    let app = build_app(settings);
+    let app = build_app(settings, clock);
     jobs::start_common(&app, tasks, stop).await.unwrap();
     jobs::start_followers(&app, tasks, stop).await.unwrap();
     let served = CancellationToken::new();
