@@ -38,11 +38,12 @@ pub enum SealedColumn {
     /// Of a link that moves an account.
     NewEmail,
     SessionUserAgent,
+    WishlistNote,
 }
 
 impl SealedColumn {
     /// What `keys rotate` goes through; a test compares it with the database.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CustomerEmail,
         Self::CustomerName,
         Self::CustomerPhone,
@@ -51,6 +52,7 @@ impl SealedColumn {
         Self::OrderDeliveryNote,
         Self::MailContent,
         Self::SessionUserAgent,
+        Self::WishlistNote,
     ];
 
     #[must_use]
@@ -62,6 +64,7 @@ impl SealedColumn {
             Self::MailContent => "mail",
             Self::NewEmail => "one_time_token",
             Self::SessionUserAgent => "session",
+            Self::WishlistNote => "wishlist_item",
         }
     }
 
@@ -75,6 +78,7 @@ impl SealedColumn {
             Self::OrderDeliveryNote => "delivery_note_sealed",
             Self::NewEmail => "new_email_sealed",
             Self::SessionUserAgent => "user_agent_sealed",
+            Self::WishlistNote => "note_sealed",
         }
     }
 }

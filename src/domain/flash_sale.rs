@@ -15,6 +15,14 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// What those who wish for a product are told about a sale of it.
+    SaleNotice {
+        Scheduled = "SCHEDULED",
+        Opening = "OPENING",
+    }
+}
+
 /// When a sale sells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaleWindow {

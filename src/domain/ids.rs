@@ -47,6 +47,9 @@ macro_rules! ids {
 
 ids! {
     AddressId = "addr",
+    /// The same digits as its customer's.
+    CartId = "cart",
+    CartLineId = "line",
     CategoryId = "cat",
     CustomerId = "cust",
     DeadLetterId = "dead",
@@ -59,6 +62,7 @@ ids! {
     RefundId = "refund",
     SessionId = "sess",
     StockMovementId = "move",
+    WishlistItemId = "wish",
 }
 
 #[cfg(test)]

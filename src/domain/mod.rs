@@ -4,6 +4,7 @@
 //! Used by every other layer; uses nothing of the program itself.
 
 pub mod address;
+pub mod cart;
 pub mod circuit_breaker;
 pub mod customer;
 pub mod flash_sale;

@@ -13,7 +13,6 @@ use crate::{
     store::queue::{Delivery, Queue},
 };
 
-const KIND: &str = "send";
 const BATCH: i32 = 20;
 const CONCURRENT_MAILS: usize = 4;
 
@@ -26,6 +25,6 @@ async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError>
     let send = async |delivery: Delivery| {
         carry_out("mail", mail::deliver(&app, &delivery), |error| retry::fail(&app, &delivery, error)).await;
     };
-    stream::iter(of_kind(deliveries, KIND)).for_each_concurrent(CONCURRENT_MAILS, send).await;
+    stream::iter(of_kind(deliveries, mail::KIND)).for_each_concurrent(CONCURRENT_MAILS, send).await;
     Ok(())
 }

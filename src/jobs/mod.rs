@@ -7,6 +7,7 @@
 //! | mail.rs | queue `mail` | sends mails |
 //! | `send_due.rs` | every second | puts work whose pause is over back into its queue |
 //! | pauses | every second | stop the clock of holds while payments cannot be taken |
+//! | `notify_wishers.rs` | every second | writes mails about sales to those who wish for their products |
 //! | `expire_holds.rs` | every second | gives the units of unpaid orders back |
 //! | breakers | every second, each worker | tells how its circuit breakers are |
 //! | `advance.rs` | every 10 s | moves paid and shipped orders on, where configured |
@@ -37,6 +38,7 @@ mod follow_clock;
 mod leader;
 mod mail;
 mod make_units;
+mod notify_wishers;
 mod payment;
 mod reconcile;
 mod runner;

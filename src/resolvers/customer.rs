@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     address::Address,
+    cart::{self, Cart},
     connection::page_cost,
     context::ContextExt,
     errors::{UserError, UserErrorCode},
@@ -14,6 +15,7 @@ use super::{
     order::list::{self, OrderConnection, OrderFilter},
     scalars::DateTime,
     session::{self, Session},
+    wishlist::{self, WishlistConnection},
 };
 use crate::{
     auth::secret_token::SecretToken,
@@ -67,6 +69,22 @@ impl Customer {
     async fn addresses(&self, ctx: &Context<'_>) -> Result<Vec<Address>> {
         let addresses = ctx.loader().load_one(AddressesOf(self.0.id)).await?.unwrap_or_default();
         Ok(addresses.into_iter().map(Address).collect())
+    }
+
+    /// For its owner alone; nobody else sees a line in it.
+    async fn cart(&self, ctx: &Context<'_>) -> Result<Cart> {
+        cart::of(ctx, self.0.id).await
+    }
+
+    /// What the customer would like to have, newest first. For its owner alone; null for anybody else.
+    #[graphql(complexity = "page_cost(first, child_complexity)")]
+    async fn wishlist(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "1 to 100; 20 when left out.")] first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Option<WishlistConnection>> {
+        wishlist::page(ctx, self.0.id, first, after).await
     }
 
     /// The orders, newest first.

@@ -14,8 +14,8 @@ use crate::{
         page::PageTagKind,
     },
     store::{
-        self, StoreError, address::Address, category::Category, customer::Customer, flash_sale::FlashSale, order::Order, order::OrderEvent,
-        order::OrderLine, payment::Payment, product::Product, refund::Refund, session::OpenSession,
+        self, StoreError, address::Address, cart::CartLine, category::Category, customer::Customer, flash_sale::FlashSale, order::Order,
+        order::OrderEvent, order::OrderLine, payment::Payment, product::Product, refund::Refund, session::OpenSession,
     },
 };
 
@@ -61,7 +61,11 @@ pub struct CurrentSaleOf(pub ProductId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnitsOf(pub CustomerId, pub FlashSaleId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InWishlist(pub CustomerId, pub ProductId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressesOf(pub CustomerId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CartOf(pub CustomerId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionsOf(pub CustomerId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -212,9 +216,24 @@ loader!(UnitsOf => i32, |self, keys, db| {
     }
     units
 });
+loader!(InWishlist => (), |self, keys, db| {
+    let mut wished = HashMap::new();
+    // One caller, one customer: this is one statement.
+    for (customer, keys) in many_each(keys.to_vec(), |key| Some(key.0)) {
+        let products: Vec<_> = keys.iter().map(|key| key.1).collect();
+        let rows = store::wishlist::list_wished(db, customer, &products).await?;
+        wished.extend(rows.into_iter().map(|product| (InWishlist(customer, product), ())));
+    }
+    wished
+});
 loader!(AddressesOf => Vec<Address>, |self, keys, db| {
     let customers: Vec<_> = keys.iter().map(|key| key.0).collect();
     many_each(store::address::list_for_customers(db, &customers).await?, |row| Some(AddressesOf(row.customer_id)))
+});
+loader!(CartOf => Vec<CartLine>, |self, keys, db| {
+    let customers: Vec<_> = keys.iter().map(|key| key.0).collect();
+    let lines = store::cart::list_for_customers(db, &customers, self.app.clock.now()).await?;
+    many_each(lines, |row| Some(CartOf(row.customer_id)))
 });
 loader!(SessionsOf => Vec<OpenSession>, |self, keys, db| {
     let customers: Vec<_> = keys.iter().map(|key| key.0).collect();

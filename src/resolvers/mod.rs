@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod cart;
 mod category;
 mod connection;
 pub mod context;
@@ -24,6 +25,7 @@ pub mod public_fields;
 mod scalars;
 mod session;
 pub mod trusted_documents;
+mod wishlist;
 
 use async_graphql::{MergedObject, MergedSubscription, Schema};
 
@@ -51,9 +53,11 @@ pub struct Mutation(
     customer::OwnAccountMutation,
     session::SessionMutation,
     address::AddressMutation,
+    cart::CartMutation,
     flash_sale::FlashSaleMutation,
     order::OrderMutation,
     dead_letter::DeadLetterMutation,
+    wishlist::WishlistMutation,
 );
 
 #[derive(MergedSubscription, Default)]

@@ -4,6 +4,7 @@ use async_graphql::{Context, ID, Interface, Object, Result};
 
 use super::{
     address::{self, Address},
+    cart::{self, Cart, CartLine},
     category::{self, Category},
     context::ContextExt,
     customer::{self, Customer},
@@ -14,6 +15,7 @@ use super::{
     product::{self, Product},
     scalars::DateTime,
     session::{self, Session},
+    wishlist::{self, WishlistItem},
 };
 
 /// Anything with a global id. Ids are opaque, prefixed by type (`prod_…`, `sale_…`, `ord_…`) and resolve through `node`.
@@ -21,6 +23,8 @@ use super::{
 #[graphql(field(name = "id", ty = "ID", desc = "Global and opaque."))]
 pub enum Node {
     Address(Address),
+    Cart(Cart),
+    CartLine(CartLine),
     Category(Category),
     Customer(Customer),
     DeadLetter(DeadLetter),
@@ -30,6 +34,7 @@ pub enum Node {
     Product(Product),
     Refund(Refund),
     Session(Session),
+    WishlistItem(WishlistItem),
 }
 
 #[derive(Default)]
@@ -43,6 +48,8 @@ impl NodeQuery {
         let prefix = id.split_once('_').map_or("", |(prefix, _)| prefix);
         Ok(match prefix {
             "addr" => address::find(ctx, id).await?.map(Node::Address),
+            "cart" => cart::find(ctx, id).await?.map(Node::Cart),
+            "line" => cart::find_line(ctx, id).await?.map(Node::CartLine),
             "cat" => category::find(ctx, id).await?.map(Node::Category),
             "cust" => customer::find(ctx, id).await?.map(Node::Customer),
             "dead" => dead_letter::find(ctx, id).await?.map(Node::DeadLetter),
@@ -52,6 +59,7 @@ impl NodeQuery {
             "pay" => payment::find(ctx, id).await?.map(Node::Payment),
             "prod" => product::find(ctx, id).await?.map(Node::Product),
             "sess" => session::find(ctx, id).await?.map(Node::Session),
+            "wish" => wishlist::find(ctx, id).await?.map(Node::WishlistItem),
             _ => None,
         })
     }

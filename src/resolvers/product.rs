@@ -10,7 +10,7 @@ use super::{
     context::ContextExt,
     errors::ApiError,
     flash_sale::FlashSale,
-    loaders::CurrentSaleOf,
+    loaders::{CurrentSaleOf, InWishlist},
     scalars::{DateTime, Decimal, Money},
 };
 use crate::{
@@ -76,6 +76,14 @@ impl Product {
     /// The sale that is open now, or else the next one scheduled.
     async fn flash_sale(&self, ctx: &Context<'_>) -> Result<Option<FlashSale>> {
         Ok(ctx.loader().load_one(CurrentSaleOf(self.0.id)).await?.map(FlashSale))
+    }
+
+    /// Whether it is on the signed-in customer's wishlist; null when nobody is signed in.
+    async fn in_wishlist(&self, ctx: &Context<'_>) -> Result<Option<bool>> {
+        match ctx.viewer() {
+            Some(viewer) => Ok(Some(ctx.loader().load_one(InWishlist(viewer.customer, self.0.id)).await?.is_some())),
+            None => Ok(None),
+        }
     }
 
     async fn created_at(&self) -> DateTime {

@@ -200,7 +200,7 @@ pub async fn reset_password(app: &App, token: &SecretToken, new_password: &str) 
     };
     let (customer, was_verified) = (customer.id, customer.email_verified_at.is_some());
     if !was_verified {
-        store::address::update_all_retired(&mut tx, customer, now).await?;
+        forget_belongings(&mut tx, customer, now).await?;
     }
     store::customer::update_password(&mut tx, customer, &password_hash, now).await?;
     store::customer::void_tokens(&mut tx, customer, &[TokenPurpose::ChangeEmail], now).await?;
@@ -213,10 +213,18 @@ pub async fn reset_password(app: &App, token: &SecretToken, new_password: &str) 
 /// Whoever signed up with this address before need not be its owner: nothing of theirs stays with the account.
 async fn forget_stranger(app: &App, db: &mut PgConnection, customer: CustomerId) -> Result<(), ServiceError> {
     let now = app.clock.now();
-    store::address::update_all_retired(db, customer, now).await?;
+    forget_belongings(db, customer, now).await?;
     let ended = store::session::update_all_revoked(db, customer, now).await?;
     // Before the commit: a session too many is refused for ten minutes if that fails, never one too few.
     app.revocations.add_all(ended, now);
+    Ok(())
+}
+
+/// What somebody has put into an account without having shown that the address is theirs.
+async fn forget_belongings(db: &mut PgConnection, customer: CustomerId, now: DateTime<Utc>) -> Result<(), ServiceError> {
+    store::address::update_all_retired(db, customer, now).await?;
+    store::cart::delete_all(db, customer).await?;
+    store::wishlist::delete_all(db, customer).await?;
     Ok(())
 }
 

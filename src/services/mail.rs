@@ -5,19 +5,27 @@ pub mod letter;
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
+use self::letter::Content;
 pub use self::letter::Letter;
 use super::{ServiceError, account::Recipient, retry};
 use crate::{
     app::App,
     clients::mailer::Mail,
-    domain::ids::{CustomerId, MailId},
+    domain::{
+        customer::Locale,
+        ids::{CustomerId, FlashSaleId, MailId},
+    },
     sealing::SealedColumn,
     store::{
         self,
         mail::NewMail,
         queue::{Delivery, Queue},
+        wishlist::Wisher,
     },
 };
+
+/// Of the messages in the queue.
+pub const KIND: &str = "send";
 
 /// Writes to a customer, in the caller's transaction; to one who has deleted the account there is nothing to write. Ring `mail_waiting`
 /// after the commit.
@@ -29,15 +37,42 @@ pub async fn send_to_customer(app: &App, db: &mut PgConnection, customer: Custom
 
 /// Puts a letter into the outbox, in the caller's transaction. Ring `mail_waiting` after the commit.
 pub async fn send(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, letter: &Letter<'_>) -> Result<(), ServiceError> {
-    let content = letter.content(recipient.locale, &app.config.http.public_url);
-    let (text, html) = (content.text(), content.html(recipient.locale)?);
-    let mail = Mail { to: recipient.email.to_owned(), subject: content.subject, text, html: Some(html) };
+    let new = seal(app, recipient, letter.kind(), &letter.content(recipient.locale, &app.config.http.public_url))?;
+    store::mail::insert(db, &new, app.clock.now()).await?;
+    store::queue::send(db, Queue::Mail, KIND, new.id.0, None).await?;
+    Ok(())
+}
+
+/// Writes to many about a sale, in the caller's transaction; who has been written to already is passed over. Ring `mail_waiting` after the
+/// commit.
+pub async fn send_about_sale(
+    app: &App,
+    db: &mut PgConnection,
+    sale: FlashSaleId,
+    wishers: &[Wisher],
+    letter: &Letter<'_>,
+) -> Result<(), ServiceError> {
+    let [english, korean] = [Locale::En, Locale::Ko].map(|locale| letter.content(locale, &app.config.http.public_url));
+    let mut new = Vec::with_capacity(wishers.len());
+    for wisher in wishers {
+        let content = match wisher.locale {
+            Locale::En => &english,
+            Locale::Ko => &korean,
+        };
+        let email = app.sealing.open(SealedColumn::CustomerEmail, wisher.customer.0, &wisher.email_sealed)?;
+        new.push(seal(app, &Recipient { id: wisher.customer, email: &email, locale: wisher.locale }, letter.kind(), content)?);
+    }
+    let written = store::mail::insert_about_sale(db, sale, &new, app.clock.now()).await?;
+    store::queue::send_all(db, Queue::Mail, KIND, &written.iter().map(|id| id.0).collect::<Vec<_>>()).await?;
+    Ok(())
+}
+
+fn seal(app: &App, recipient: &Recipient<'_>, kind: &'static str, content: &Content) -> Result<NewMail, ServiceError> {
+    let html = Some(content.html(recipient.locale)?);
+    let mail = Mail { to: recipient.email.to_owned(), subject: content.subject.clone(), text: content.text(), html };
     let id = MailId::new();
     let content_sealed = app.sealing.seal(SealedColumn::MailContent, id.0, &Zeroizing::new(serde_json::to_string(&mail)?))?;
-    let new = NewMail { id, customer: recipient.id, kind: letter.kind(), content_sealed };
-    store::mail::insert(db, &new, app.clock.now()).await?;
-    store::queue::send(db, Queue::Mail, "send", id.0, None).await?;
-    Ok(())
+    Ok(NewMail { id, customer: recipient.id, kind, content_sealed })
 }
 
 /// Sends the mail of a delivery, then marks it as sent, forgets it and acknowledges the message in one transaction. One that cannot be

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod address;
 pub mod audit;
+pub mod cart;
 pub mod circuit_breaker;
 pub mod clock;
 pub mod dead_letter;
@@ -28,6 +29,7 @@ pub mod sale_feed;
 pub mod seed;
 pub mod session;
 pub mod webhook;
+pub mod wishlist;
 
 use crate::{
     auth::{access_token::AccessTokenError, password::PasswordError},

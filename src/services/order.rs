@@ -3,8 +3,8 @@
 //! What customers and staff ask for is in the files below; each begins with [`Change::begin`] and ends with `finish`.
 
 mod cancel;
+mod check_out;
 mod fulfil;
-mod place;
 mod retry;
 mod returns;
 mod review;
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 pub use self::{
     cancel::cancel,
+    check_out::{CheckOut, CheckedOut, check_out},
     fulfil::{mark_delivered, mark_preparing, mark_shipped},
-    place::{Line, Place, Placed, place},
     retry::retry_payment,
     returns::{approve_return, refund, reject_return, request_return},
     review::resolve_review,

@@ -35,7 +35,7 @@ use crate::{
 pub const CONTENTION_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(50)];
 /// A sale is refused as not open from memory only until shortly before its opening: clocks differ a little.
 const OPENING_MARGIN: TimeDelta = TimeDelta::milliseconds(250);
-pub const MAX_NOTE_CHARACTERS: usize = 500;
+const MAX_NOTE_CHARACTERS: usize = 500;
 const MAX_PAYMENT_METHOD_BYTES: usize = 255;
 
 /// As the client sent it.
@@ -80,7 +80,7 @@ pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<B
     if let Some(refusal) = refusal_from_memory(app, customer, sale) {
         return Ok(refusal);
     }
-    if let Err(retry_after) = rate_limit::check(app, customer, sale, checked.input.idempotency_key) {
+    if let Err(retry_after) = rate_limit::check(app, customer, (customer, sale), checked.input.idempotency_key) {
         return Ok(Bought::RateLimited { retry_after });
     }
     if app.sold_out.looked(sale).await
@@ -145,17 +145,20 @@ pub fn check_payment_method(method: &str) -> Result<(), InvalidInput> {
     if is_token { Ok(()) } else { Err(invalid) }
 }
 
+/// One line for whoever delivers; an empty one is none.
+///
+/// # Errors
+/// When it is more than that.
+pub fn check_delivery_note(typed: Option<String>) -> Result<Option<String>, InvalidInput> {
+    let invalid = InvalidInput::new(&["deliveryNote"], "One line of at most 500 characters.");
+    let typed = typed.filter(|note| !note.trim().is_empty());
+    typed.map(|note| single_line(&note, MAX_NOTE_CHARACTERS).ok_or(invalid)).transpose()
+}
+
 fn checked(mut input: BuyNow) -> Result<Checked, InvalidInput> {
     let quantity = Quantity::new(input.quantity).ok_or(InvalidInput::new(&["quantity"], "1 to 999."))?;
     check_payment_method(&input.payment_method)?;
-    let typed = input.delivery_note.take().filter(|note| !note.trim().is_empty());
-    let note = match typed {
-        Some(typed) => {
-            let invalid = InvalidInput::new(&["deliveryNote"], "One line of at most 500 characters.");
-            Some(single_line(&typed, MAX_NOTE_CHARACTERS).ok_or(invalid)?)
-        }
-        None => None,
-    };
+    let note = check_delivery_note(input.delivery_note.take())?;
     Ok(Checked { input, quantity, note })
 }
 

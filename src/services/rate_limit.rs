@@ -45,7 +45,7 @@ pub enum Limit {
     SignUp,
     /// Mails with a link that somebody has sent to an e-mail address.
     Mail,
-    /// Different purchases of a customer in a sale.
+    /// Different purchases of a customer in a sale, or by the cart.
     BuyNow,
 }
 

@@ -133,6 +133,20 @@ pub const INVARIANTS: &[Invariant] = &[
                WHERE q.held <> coalesce(u.units, 0) OR q.held > q.purchase_limit",
     },
     Invariant {
+        name: "I12",
+        description: "An order has as much ordinary stock as its lines say, exactly while it is live or paid (a refunded one may keep it)",
+        sql: "SELECT count(*)
+                FROM order_line l
+                JOIN orders o ON o.id = l.order_id
+               WHERE l.flash_sale_id IS NULL
+                 AND o.status NOT IN ('IN_REVIEW', 'REFUNDING', 'REFUNDED', 'PARTLY_REFUNDED')
+                 AND (SELECT coalesce(-sum(m.quantity), 0) FROM stock_movement m
+                       WHERE m.order_id = l.order_id AND m.product_id = l.product_id AND m.flash_sale_id IS NULL)
+                     <> CASE WHEN o.status IN ('AWAITING_PAYMENT', 'EXPIRING', 'CANCELLING', 'PAID', 'PREPARING', 'SHIPPED',
+                                               'DELIVERED', 'RETURN_REQUESTED')
+                             THEN l.quantity ELSE 0 END",
+    },
+    Invariant {
         name: "STOCK",
         description: "A product's ordinary stock equals the sum of its movements",
         sql: "SELECT count(*) FROM product p

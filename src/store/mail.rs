@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::StoreError;
-use crate::domain::ids::{CustomerId, MailId};
+use crate::domain::ids::{CustomerId, FlashSaleId, MailId};
 
 pub struct NewMail {
     pub id: MailId,
@@ -27,9 +27,38 @@ pub async fn insert(db: &mut PgConnection, mail: &NewMail, at: DateTime<Utc>) ->
     Ok(())
 }
 
-/// The sealed content of a mail that is not sent yet.
+/// Inserts mails about a sale but for those that are there already, by the constraint `mail_sale_once`; the ids of the new ones.
+pub async fn insert_about_sale(
+    db: &mut PgConnection,
+    sale: FlashSaleId,
+    mails: &[NewMail],
+    at: DateTime<Utc>,
+) -> Result<Vec<MailId>, StoreError> {
+    let inserted = sqlx::query_scalar!(
+        r#"INSERT INTO mail (id, customer_id, kind, content_sealed, created_at, sale_id)
+           SELECT m.id, m.customer_id, m.kind, m.content_sealed, $5, $6
+             FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[]) AS m (id, customer_id, kind, content_sealed)
+               ON CONFLICT (sale_id, kind, customer_id) WHERE sale_id IS NOT NULL DO NOTHING
+        RETURNING id AS "id: MailId""#,
+        &mails.iter().map(|mail| mail.id.0).collect::<Vec<_>>(),
+        &mails.iter().map(|mail| mail.customer.0).collect::<Vec<_>>(),
+        &mails.iter().map(|mail| mail.kind.to_owned()).collect::<Vec<_>>(),
+        &mails.iter().map(|mail| mail.content_sealed.clone()).collect::<Vec<_>>(),
+        at,
+        sale as _,
+    );
+    Ok(inserted.fetch_all(db).await?)
+}
+
+/// The sealed content of a mail that is to be sent still; one about a sale that was called off is not.
 pub async fn find_unsent(db: &mut PgConnection, id: MailId) -> Result<Option<Vec<u8>>, StoreError> {
-    let content = sqlx::query_scalar!(r#"SELECT content_sealed AS "content!" FROM mail WHERE id = $1 AND sent_at IS NULL"#, id as _);
+    let content = sqlx::query_scalar!(
+        r#"SELECT m.content_sealed AS "content!"
+             FROM mail m
+            WHERE m.id = $1 AND m.sent_at IS NULL
+              AND NOT EXISTS (SELECT FROM flash_sale s WHERE s.id = m.sale_id AND s.cancelled_at IS NOT NULL)"#,
+        id as _,
+    );
     Ok(content.fetch_optional(db).await?)
 }
 

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod audit;
 pub mod bell;
+pub mod cart;
 pub mod category;
 pub mod circuit_breaker;
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod reconciliation;
 pub mod refund;
 pub mod retry;
 pub mod rivals;
+pub mod sale_notice;
 pub mod schema;
 pub mod scratch;
 pub mod seed;
@@ -35,6 +37,7 @@ pub mod stampede;
 pub mod stock;
 mod types;
 pub mod webhook;
+pub mod wishlist;
 
 use std::time::Duration;
 

@@ -65,6 +65,15 @@ pub async fn send(db: &mut PgConnection, queue: Queue, kind: &str, id: Uuid, tra
     send_body(db, queue.as_str(), &body).await
 }
 
+/// Appends a message of this kind for each id.
+pub async fn send_all(db: &mut PgConnection, queue: Queue, kind: &str, ids: &[Uuid]) -> Result<(), StoreError> {
+    let bodies: Vec<Value> = ids.iter().map(|id| json!({ "v": ENVELOPE_VERSION, "kind": kind, "id": id, "trace": null })).collect();
+    if !bodies.is_empty() {
+        sqlx::query!("SELECT 1 AS one FROM pgmq.send_batch($1, $2::jsonb[])", queue.as_str(), &bodies).fetch_all(db).await?;
+    }
+    Ok(())
+}
+
 /// Appends a message as it was, by the queue's name.
 pub async fn send_body(db: &mut PgConnection, queue: &str, body: &Value) -> Result<(), StoreError> {
     sqlx::query!("SELECT pgmq.send($1, $2::jsonb)", queue, body).fetch_one(db).await?;

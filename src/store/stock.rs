@@ -1,4 +1,4 @@
-//! Stock: movements, and units that come back. (They are taken by `buy_now`, see purchase.rs.)
+//! Stock: movements, and units that come back. (Those of a purchase are taken by `buy_now`, see purchase.rs.)
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -88,6 +88,17 @@ pub async fn release_units(
                      WHERE o.id = ANY($1) AND l.flash_sale_id IS NOT NULL)
           ORDER BY q.sale_id, q.customer_id
             FOR UPDATE",
+        orders as _,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    // Then products, by id, as a claim does; the counters come last.
+    sqlx::query!(
+        "SELECT 1 AS one
+           FROM product
+          WHERE id IN (SELECT product_id FROM order_line WHERE order_id = ANY($1) AND flash_sale_id IS NULL)
+          ORDER BY id
+            FOR NO KEY UPDATE",
         orders as _,
     )
     .fetch_all(&mut *db)

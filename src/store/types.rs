@@ -11,9 +11,10 @@ use uuid::Uuid;
 use crate::domain::{
     circuit_breaker::BreakerState,
     customer::{Locale, Role},
+    flash_sale::SaleNotice,
     ids::{
-        AddressId, CategoryId, CustomerId, DeadLetterId, FlashSaleId, MailId, OneTimeTokenId, OrderId, PaymentId, ProductId, RefundId,
-        SessionId, StockMovementId,
+        AddressId, CartLineId, CategoryId, CustomerId, DeadLetterId, FlashSaleId, MailId, OneTimeTokenId, OrderId, PaymentId, ProductId,
+        RefundId, SessionId, StockMovementId, WishlistItemId,
     },
     money::Currency,
     order::{OrderEventReason, OrderStatus},
@@ -53,6 +54,7 @@ macro_rules! as_uuid {
 
 as_uuid!(
     AddressId,
+    CartLineId,
     CategoryId,
     CustomerId,
     DeadLetterId,
@@ -65,6 +67,7 @@ as_uuid!(
     RefundId,
     SessionId,
     StockMovementId,
+    WishlistItemId,
 );
 
 macro_rules! as_text {
@@ -110,5 +113,6 @@ as_text!(
     PaymentStatus,
     RefundStatus,
     Role,
+    SaleNotice,
     StockMovementKind
 );

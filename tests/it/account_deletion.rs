@@ -1,12 +1,10 @@
 //! The end of an account: what is erased, what stays, and purchases at the same moment.
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 use whitemonday::{
-    domain::{customer::Role, ids::ProductId, order::OrderStatus},
+    domain::{customer::Role, order::OrderStatus},
     services::{
-        self, ServiceError,
-        order::{Line, Place, place},
+        self,
         seed::{self, DemoAccount},
     },
 };
@@ -37,18 +35,9 @@ async fn delete(client: &Client, password: &str) -> Value {
     client.send(mutation, json!({ "input": { "password": password } })).await["deleteAccount"].take()
 }
 
-/// One piece of a product's ordinary stock: no sale, and so no quota.
-async fn ordinary_wish(test: &TestApp) -> Place {
-    seed::catalogue(&test.app, 3, |_| ()).await.unwrap();
-    let product = "SELECT id FROM product WHERE available > 0 LIMIT 1";
-    let product = ProductId(sqlx::query_scalar(product).fetch_one(&test.app.db).await.unwrap());
-    Place {
-        lines: vec![Line { product, flash_sale: None, quantity: 1 }],
-        payment_method: "pm_card_visa".to_owned(),
-        address: None,
-        delivery_note: None,
-        idempotency_key: Uuid::new_v4(),
-    }
+/// Puts one piece of a product's ordinary stock into the cart: no sale, and so no quota.
+async fn fill_cart(test: &TestApp, client: &Client) {
+    client.add_to_cart(test.product(1, 1_500).await, 1).await;
 }
 
 fn done() -> Value {
@@ -78,6 +67,10 @@ async fn a_deleted_account_is_erased_and_its_orders_stay_without_a_name() {
     status_after(&ann, "requestReturn", json!({ "orderId": delivered, "reason": "Ann returns", "idempotencyKey": new_key() })).await;
     assert_eq!(delete(&ann, PASSWORD).await, wrong_state(), "something is on its way back");
     status_after(&staff, "rejectReturn", json!({ "orderId": delivered, "reason": "It is fine" })).await;
+    ann.add_to_cart(test.product(1, 1_500).await, 1).await;
+    let wish = "mutation($input: AddToWishlistInput!) { addToWishlist(input: $input) { item { note } } }";
+    let product = test.product_of(sale).await.to_string();
+    ann.send(wish, json!({ "input": { "productId": product, "note": "For Ann" } })).await;
     let version = ann.order(&delivered).await["version"].as_i64().unwrap();
     let request = "mutation($input: RequestEmailChangeInput!) { requestEmailChange(input: $input) { accepted } }";
     ann.send(request, json!({ "input": { "newEmail": "new@example.com", "password": PASSWORD } })).await;
@@ -115,6 +108,8 @@ async fn a_deleted_account_is_erased_and_its_orders_stay_without_a_name() {
         "address a JOIN customer c ON c.id = a.customer_id WHERE c.deleted_at IS NOT NULL AND a.content_sealed IS NOT NULL",
         "session s JOIN customer c ON c.id = s.customer_id WHERE c.deleted_at IS NOT NULL AND (s.user_agent_sealed IS NOT NULL OR s.revoked_at IS NULL)",
         "one_time_token",
+        "cart_line",
+        "wishlist_item",
         "order_event WHERE reason LIKE '%Ann%'",
         "refund WHERE reason LIKE '%Ann%'",
     ] {
@@ -276,7 +271,7 @@ async fn an_order_is_neither_placed_nor_paid_again_once_the_account_goes() {
     let ann = ann(&test).await;
     let failed = ann.must_buy(sale, 1, json!({ "paymentMethod": "pm_card_chargeDeclined" })).await;
     ann.until_order_is(&failed, "PAYMENT_FAILED").await;
-    let (customer, wish) = (customer_id(&json!(ann.customer_id)), ordinary_wish(&test).await);
+    fill_cart(&test, &ann).await;
 
     let barrier = Barrier::at(&test, ERASING).await;
     let deleting = tokio::spawn({
@@ -284,8 +279,10 @@ async fn an_order_is_neither_placed_nor_paid_again_once_the_account_goes() {
         async move { delete(&ann, PASSWORD).await }
     });
     barrier.reached(&test).await;
-    let app = test.app.clone();
-    let placing = tokio::spawn(async move { place(&app, customer, &wish).await });
+    let placing = tokio::spawn({
+        let ann = ann.clone();
+        async move { ann.try_check_out(json!({})).await }
+    });
     barrier.has_queue(&test).await;
     let retrying = tokio::spawn(async move {
         let query = "mutation($input: RetryPaymentInput!) { retryPayment(input: $input) { order { status } } }";
@@ -297,7 +294,7 @@ async fn an_order_is_neither_placed_nor_paid_again_once_the_account_goes() {
     barrier.lift().await;
 
     assert_eq!(deleting.await.unwrap(), done());
-    assert!(matches!(placing.await.unwrap(), Err(ServiceError::NoAccount)));
+    assert_eq!(placing.await.unwrap()["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
     assert_eq!(retrying.await.unwrap()["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
     assert_eq!(test.scalar("SELECT count(*) FROM orders WHERE status <> 'PAYMENT_FAILED'").await, 0);
     test.finish().await;
@@ -307,15 +304,17 @@ async fn an_order_is_neither_placed_nor_paid_again_once_the_account_goes() {
 async fn an_order_that_is_being_placed_keeps_the_account() {
     let test = TestApp::start().await;
     let ann = ann(&test).await;
-    let (customer, wish) = (customer_id(&json!(ann.customer_id)), ordinary_wish(&test).await);
+    fill_cart(&test, &ann).await;
     let barrier = Barrier::at(&test, Step::insert("orders")).await;
-    let app = test.app.clone();
-    let placing = tokio::spawn(async move { place(&app, customer, &wish).await });
+    let placing = tokio::spawn({
+        let ann = ann.clone();
+        async move { ann.try_check_out(json!({})).await }
+    });
     barrier.reached(&test).await;
     let deleting = tokio::spawn(async move { delete(&ann, PASSWORD).await });
     barrier.has_queue(&test).await;
     barrier.lift().await;
-    placing.await.unwrap().unwrap();
+    assert!(placing.await.unwrap()["data"]["checkOutCart"]["order"]["id"].is_string());
     assert_eq!(deleting.await.unwrap(), wrong_state());
     test.finish().await;
 }

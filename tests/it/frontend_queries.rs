@@ -15,11 +15,16 @@ use whitemonday::{
 use crate::support::{Client, PASSWORD, TestApp, account::signed_in, new_key};
 
 /// What a client sends with its access token; the others go without one.
-const SIGNED_IN: [&str; 21] = [
+const SIGNED_IN: [&str; 31] = [
+    "add-to-cart",
+    "add-to-wishlist",
     "all-order-updates",
     "buy-now",
     "cancel-order",
+    "cart",
     "change-password",
+    "check-out-cart",
+    "clear-cart",
     "delete-account",
     "end-session",
     "log-out",
@@ -29,21 +34,28 @@ const SIGNED_IN: [&str; 21] = [
     "order-updates",
     "orders",
     "remove-address",
+    "remove-from-cart",
+    "remove-from-wishlist",
     "request-email-change",
     "request-return",
     "retry-payment",
     "save-address",
     "sessions",
+    "set-cart-quantity",
     "set-shipping-address",
     "update-profile",
+    "update-wishlist-item",
     "viewer",
+    "wishlist",
 ];
 
 /// There is nothing about these that a client could mend.
 const ENDS_SESSIONS: [&str; 3] = ["end-session", "log-out", "log-out-everywhere"];
 
-const PLACEHOLDERS: [&str; 16] = [
+const PLACEHOLDERS: [&str; 19] = [
     "addressId",
+    "cartLineId",
+    "cartTotal",
     "categoryId",
     "deliveredOrderId",
     "email",
@@ -59,6 +71,7 @@ const PLACEHOLDERS: [&str; 16] = [
     "sessionId",
     "uuid",
     "verificationToken",
+    "wishlistItemId",
 ];
 
 const KNOWN_EMAIL: &str = "minji@whitemonday.example";
@@ -173,6 +186,8 @@ impl Visit<'_> {
     async fn value(&self, name: &str) -> String {
         match name {
             "addressId" => self.read("{ viewer { addresses { id } } }", "/viewer/addresses/0/id").await,
+            "cartLineId" => text_at(&self.filled_cart().await, "/lines/0/id"),
+            "cartTotal" => text_at(&self.filled_cart().await, "/total/amount"),
             "categoryId" => self.read_of_sale("product { category { id } }", "/flashSale/product/category/id").await,
             "deliveredOrderId" => self.delivered_order().await,
             "email" => fresh_email(),
@@ -218,8 +233,18 @@ impl Visit<'_> {
                 self.test.anonymous().send(sign_up, json!({ "input": input })).await;
                 self.test.token_mailed_to(&email, 1).await
             }
+            "wishlistItemId" => {
+                let add = "mutation($input: AddToWishlistInput!) { addToWishlist(input: $input) { item { id } } }";
+                let product = self.test.product_of(self.sale).await.to_string();
+                text_at(&self.customer.send(add, json!({ "input": { "productId": product } })).await, "/addToWishlist/item/id")
+            }
             _ => panic!("{name} is not a placeholder"),
         }
+    }
+
+    /// The cart with one piece in it.
+    async fn filled_cart(&self) -> Value {
+        self.customer.add_to_cart(self.test.product_of(self.sale).await, 1).await
     }
 
     /// An order that staff have sent, and that has arrived.

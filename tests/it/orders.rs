@@ -3,16 +3,11 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 use whitemonday::{
-    domain::ids::ProductId,
-    services::{
-        self,
-        order::{self, Line, Place, Placed},
-    },
+    services::{self, order},
     simulator::{Fault, FaultScript, Operation},
-    store::stock::Claim,
 };
 
-use crate::support::{Client, TestApp, change, customer_id, kept, new_key, refused, status_after, statuses, until};
+use crate::support::{Client, TestApp, change, kept, new_key, refused, status_after, statuses, until};
 
 #[tokio::test]
 async fn an_order_that_nobody_is_charged_for_is_called_off_at_once_and_once() {
@@ -201,52 +196,6 @@ async fn an_order_goes_from_packing_to_a_return_and_its_goods_are_sold_again() {
     assert_eq!(refunded["payments"][0]["status"], "REFUNDED");
     assert_eq!((kept(&test), test.free_units(sale).await), (0, 1));
     assert_eq!(test.scalar("SELECT count(*) FROM stock_movement WHERE kind = 'RETURNED'").await, 1);
-    test.finish().await;
-}
-
-#[tokio::test]
-async fn an_order_of_ordinary_and_flash_lines_takes_all_or_nothing_and_gives_all_back() {
-    let test = TestApp::start_with_jobs().await;
-    let sale = test.open_sale(3, 2).await;
-    let ann = test.customer().await;
-    let customer = customer_id(&json!(ann.customer_id));
-    services::seed::catalogue(&test.app, 3, |_| ()).await.unwrap();
-    let in_sale = ProductId(sqlx::query_scalar("SELECT product_id FROM flash_sale").fetch_one(&test.app.db).await.unwrap());
-    let ordinary =
-        "SELECT id FROM product p WHERE NOT EXISTS (SELECT 1 FROM flash_sale s WHERE s.product_id = p.id) AND available > 5 LIMIT 1";
-    let ordinary = ProductId(sqlx::query_scalar(ordinary).fetch_one(&test.app.db).await.unwrap());
-    let available = format!("SELECT available FROM product WHERE id = '{}'", ordinary.0);
-    let before: i32 = sqlx::query_scalar(&available).fetch_one(&test.app.db).await.unwrap();
-    let after = async || -> i32 { sqlx::query_scalar(&available).fetch_one(&test.app.db).await.unwrap() };
-    let wish = |pieces: i32, units: i32, key: Uuid| Place {
-        lines: vec![
-            Line { product: ordinary, flash_sale: None, quantity: pieces },
-            Line { product: in_sale, flash_sale: Some(sale), quantity: units },
-        ],
-        payment_method: "pm_card_visa".to_owned(),
-        address: None,
-        delivery_note: None,
-        idempotency_key: key,
-    };
-    let key = Uuid::new_v4();
-
-    for (pieces, units, refusal) in [(1, 3, Claim::LimitReached), (before + 1, 2, Claim::OutOfStock)] {
-        let refused = order::place(&test.app, customer, &wish(pieces, units, key)).await.unwrap();
-        assert!(matches!(refused, Placed::NotClaimed(claim) if claim == refusal), "{refused:?}");
-        assert_eq!((after().await, test.free_units(sale).await), (before, 3), "a part is not taken");
-    }
-    // A refusal has left the key free; the same request at the same moment makes one order.
-    let input = wish(4, 2, key);
-    let (first, second) = tokio::join!(order::place(&test.app, customer, &input), order::place(&test.app, customer, &input));
-    let (Placed::Done(id), Placed::Done(again)) = (first.unwrap(), second.unwrap()) else { panic!("both are answered with the order") };
-    assert_eq!(id, again);
-    assert!(matches!(order::place(&test.app, customer, &wish(3, 2, key)).await.unwrap(), Placed::KeyReused));
-    assert_eq!((after().await, test.free_units(sale).await), (before - 4, 1));
-    ann.until_order_is(&id.to_string(), "PAID").await;
-
-    status_after(&ann, "cancelOrder", json!({ "orderId": id.to_string(), "idempotencyKey": new_key() })).await;
-    ann.until_order_is(&id.to_string(), "CANCELLED").await;
-    assert_eq!((after().await, test.free_units(sale).await, kept(&test)), (before, 3, 0));
     test.finish().await;
 }
 

@@ -22,6 +22,7 @@ use crate::support::{Client, PASSWORD, TestApp, account::signed_in, change, cust
 const SAY_WHO: &str = "say in tests/it/ownership.rs who may do this";
 const ANN: &str = "ann.the.owner@example.com";
 const NAME: &str = "Ann the Owner";
+const WISH: &str = "for Ann's birthday";
 const NOTE: &str = "behind Ann's red door";
 
 /// Who sees the objects of a type (whatever has an id: through `node`), and which fields these are. Of what has no id, whoever sees the
@@ -32,9 +33,12 @@ const OBJECTS: &[(&str, Sees, &str)] = &[
     ("AuditInvariant", Sees::Staff, "description name violations"),
     ("AuditReport", Sees::Staff, "checkedAt invariants ok"),
     ("Breaker", Sees::Staff, "failureRate name since state"),
+    ("Cart", Sees::Owner, "id lines problems total totalQuantity"),
+    ("CartLine", Sees::Owner, "flashSale id lineTotal product quantity unitPrice"),
+    ("CartProblem", Sees::WithItsParent, "code line message"),
     ("Category", Sees::Everybody, "children id name parent products slug"),
-    // `sessions`: for their owner alone, nobody else sees any.
-    ("Customer", Sees::OwnerAndStaff, "addresses createdAt email emailVerified id locale name orders phone role sessions"),
+    // `cart`, `sessions`, `wishlist`: for their owner alone, nobody else sees any.
+    ("Customer", Sees::OwnerAndStaff, "addresses cart createdAt email emailVerified id locale name orders phone role sessions wishlist"),
     ("DeadLetter", Sees::Staff, "attempts deadAt enqueuedAt id kind lastError payload queue reason traceId"),
     // `viewerUnits`: the caller's own.
     (
@@ -57,11 +61,17 @@ const OBJECTS: &[(&str, Sees, &str)] = &[
         Sees::OwnerAndStaff,
         "amount attempts createdAt failureCode id methodLabel nextActionUrl provider providerReference refunded refunds status updatedAt",
     ),
-    ("Product", Sees::Everybody, "archived available category createdAt description flashSale id imageUrl images price title updatedAt"),
+    // `inWishlist`: the caller's own.
+    (
+        "Product",
+        Sees::Everybody,
+        "archived available category createdAt description flashSale id imageUrl images inWishlist price title updatedAt",
+    ),
     ("QueueStats", Sees::Staff, "deadLetters delayed inFlight name oldestReadyAgeSeconds ready"),
     ("Refund", Sees::OwnerAndStaff, "amount createdAt id reason status"),
     ("Session", Sees::Owner, "createdAt current expiresAt id lastUsedAt userAgent"),
     ("ShippingAddress", Sees::WithItsParent, "city countryCode line1 line2 phone postalCode recipient"),
+    ("WishlistItem", Sees::Owner, "addedAt id note notifyOnSale product"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +149,20 @@ pub fn mutations(ann: &Ann) -> Vec<(&'static str, Value, [&'static str; 3])> {
         ("saveAddress", json!({ "id": address, "address": home }), not_theirs),
         ("saveAddress", json!({ "address": home }), own("done")),
         ("removeAddress", json!({ "id": address }), not_theirs),
+        // Customers, their own cart and wishlist.
+        ("addToCart", json!({ "productId": ann.product, "quantity": 1 }), own("done")),
+        ("setCartQuantity", json!({ "lineId": ann.cart_line, "quantity": 1 }), not_theirs),
+        ("removeFromCart", json!({ "lineId": ann.cart_line }), not_theirs),
+        ("checkOutCart", json!({ "addressId": address, "paymentMethod": "pm_card_visa", "idempotencyKey": key() }), not_theirs),
+        (
+            "checkOutCart",
+            json!({ "paymentMethod": "pm_card_visa", "deliveryNote": "x", "expectedTotal": "1", "idempotencyKey": key() }),
+            own("CART_EMPTY"),
+        ),
+        ("clearCart", Value::Null, own("done")),
+        ("addToWishlist", json!({ "productId": ann.product, "note": "x" }), own("done")),
+        ("updateWishlistItem", json!({ "id": ann.wish, "note": "x" }), not_theirs),
+        ("removeFromWishlist", json!({ "id": ann.wish }), not_theirs),
         // Customers, their own orders.
         ("buyNow", buy_to_ann, not_theirs),
         ("buyNow", buy, own("done")),
@@ -178,6 +202,9 @@ pub struct Ann {
     payment: String,
     refund: String,
     dead_letter: String,
+    cart: String,
+    cart_line: String,
+    wish: String,
     sale: String,
     product: String,
     category: String,
@@ -207,8 +234,12 @@ impl Ann {
                     SELECT $1, 'payment', 4711, 'pay', jsonb_build_object('kind', 'pay', 'id', id), 'x', 1, now(), now() FROM orders LIMIT 1";
         sqlx::query(bury).bind(letter).execute(&test.app.db).await.unwrap();
 
+        let product = test.product_of(sale).await;
+        client.add_to_cart(product, 1).await;
+        let wish = "mutation($input: AddToWishlistInput!) { addToWishlist(input: $input) { item { id } } }";
+        client.send(wish, json!({ "input": { "productId": product.to_string(), "note": WISH } })).await;
         let query = "query($id: ID!) {
-            viewer { id addresses { id } sessions { id } }
+            viewer { id addresses { id } sessions { id } cart { id lines { id } } wishlist { nodes { id } } }
             order(id: $id) { number payments { id refunds { id } } lines { product { id category { id } } } } }";
         let data = client.send(query, json!({ "id": order })).await;
         let at = |path: &str| data.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path}: {data:#}")).to_owned();
@@ -221,6 +252,9 @@ impl Ann {
             refund: at("/order/payments/0/refunds/0/id"),
             order_number: at("/order/number"),
             dead_letter: format!("dead_{}", letter.simple()),
+            cart: at("/viewer/cart/id"),
+            cart_line: at("/viewer/cart/lines/0/id"),
+            wish: at("/viewer/wishlist/nodes/0/id"),
             sale: sale.to_string(),
             product: at("/order/lines/0/product/id"),
             category: at("/order/lines/0/product/category/id"),
@@ -233,6 +267,8 @@ impl Ann {
     pub fn nodes(&self) -> BTreeMap<&'static str, &str> {
         BTreeMap::from([
             ("Address", self.address.as_str()),
+            ("Cart", &self.cart),
+            ("CartLine", &self.cart_line),
             ("Category", &self.category),
             ("Customer", &self.id),
             ("DeadLetter", &self.dead_letter),
@@ -242,13 +278,14 @@ impl Ann {
             ("Product", &self.product),
             ("Refund", &self.refund),
             ("Session", &self.session),
+            ("WishlistItem", &self.wish),
         ])
     }
 
     /// What no other customer may ever read.
-    fn secrets(&self) -> [&str; 10] {
-        let Self { id, address, session, order, parcel, order_number, payment, refund, .. } = self;
-        [id, address, session, order, parcel, order_number, payment, refund, ANN, NOTE]
+    fn secrets(&self) -> [&str; 14] {
+        let Self { id, address, session, order, parcel, order_number, payment, refund, cart, cart_line, wish, .. } = self;
+        [id, address, session, order, parcel, order_number, payment, refund, cart, cart_line, wish, ANN, NOTE, WISH]
     }
 }
 
@@ -339,6 +376,8 @@ async fn digest_of(test: &TestApp, customer: &str) -> Vec<(String, Option<String
     let own = "SELECT 'customer', md5(string_agg(t::text, '' ORDER BY t::text)) FROM customer t WHERE id = $1
         UNION ALL SELECT 'session', md5(string_agg(t::text, '' ORDER BY t::text)) FROM session t WHERE customer_id = $1
         UNION ALL SELECT 'address', md5(string_agg(t::text, '' ORDER BY t::text)) FROM address t WHERE customer_id = $1
+        UNION ALL SELECT 'cart', md5(string_agg(t::text, '' ORDER BY t::text)) FROM cart_line t WHERE customer_id = $1
+        UNION ALL SELECT 'wishlist', md5(string_agg(t::text, '' ORDER BY t::text)) FROM wishlist_item t WHERE customer_id = $1
         UNION ALL SELECT 'key', md5(string_agg(t::text, '' ORDER BY t::text)) FROM idempotency_key t WHERE customer_id = $1
         UNION ALL SELECT 'quota', md5(string_agg(t::text, '' ORDER BY t::text)) FROM purchase_quota t WHERE customer_id = $1
         UNION ALL SELECT 'orders', md5(string_agg(t::text, '' ORDER BY t::text)) FROM orders t WHERE customer_id = $1
@@ -348,7 +387,7 @@ async fn digest_of(test: &TestApp, customer: &str) -> Vec<(String, Option<String
         UNION ALL SELECT 'unit', md5(string_agg(t::text, '' ORDER BY t::text)) FROM stock_unit t JOIN orders o ON o.id = t.order_id WHERE customer_id = $1";
     let id = customer_id(&json!(customer));
     let rows: Vec<(String, Option<String>)> = sqlx::query_as(own).bind(id.0).fetch_all(&test.app.for_jobs().db).await.unwrap();
-    assert!(rows.iter().filter(|(_, digest)| digest.is_some()).count() >= 9, "{rows:?}");
+    assert!(rows.iter().filter(|(_, digest)| digest.is_some()).count() >= 11, "{rows:?}");
     rows
 }
 
@@ -398,7 +437,7 @@ fn with_other_ids(input: &Value, ann: &Ann) -> Vec<Value> {
         [&|_| String::new(), &|_| "nonsense".to_owned(), &|id| format!("{id}\0"), &unknown, &foreign, &long];
     let mut others = Vec::new();
     for way in ways {
-        let text = [&ann.address, &ann.session, &ann.order, &ann.parcel, &ann.dead_letter]
+        let text = [&ann.address, &ann.session, &ann.order, &ann.parcel, &ann.dead_letter, &ann.cart, &ann.cart_line, &ann.wish]
             .into_iter()
             .fold(input.to_string(), |text, id| text.replace(&json!(id).to_string(), &json!(way(id)).to_string()));
         let changed: Value = serde_json::from_str(&text).unwrap();

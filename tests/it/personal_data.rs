@@ -25,6 +25,7 @@ use whitemonday::{
     services::{
         account::{PhoneChange, SignUp, UpdateProfile},
         address::SaveAddress,
+        order::CheckOut,
         purchase::BuyNow,
         session::Tokens,
     },
@@ -142,6 +143,9 @@ async fn shop(test: &TestApp, visitor: &Client, number: usize, sale: FlashSaleId
     let saved = client.send(SAVE, json!({ "input": { "address": address } })).await;
     assert_eq!(saved["saveAddress"]["address"]["recipient"], "Ann Needlewoman");
     test.execute("UPDATE customer SET email_verified_at = now() WHERE email_verified_at IS NULL").await;
+    let wish = "mutation($input: AddToWishlistInput!) { addToWishlist(input: $input) { item { note } } }";
+    let item = json!({ "productId": test.product_of(sale).await.to_string(), "note": "Behind the needle, a birthday." });
+    assert!(client.send(wish, json!({ "input": item })).await["addToWishlist"]["item"]["note"].is_string());
     let order = client.must_buy(sale, 1, json!({ "deliveryNote": "Behind the needle, please." })).await;
     client.until_order_is(&order, "PAID").await;
     [access, refresh]
@@ -279,6 +283,15 @@ fn debug_output_shows_nothing_personal_and_no_secret() {
         trace: None,
     };
     assert_opaque(&buy_now, &needles);
+    let check_out = CheckOut {
+        payment_method: needle(),
+        address: None,
+        delivery_note: Some(needle()),
+        expected_total: None,
+        idempotency_key: Uuid::nil(),
+        trace: None,
+    };
+    assert_opaque(&check_out, &needles);
     assert_opaque(&Caller { user_agent: Some(needle()), ..Caller::default() }, &needles);
     assert_opaque(&SecretToken::received(needle()), &needles);
     let now = chrono::DateTime::UNIX_EPOCH;

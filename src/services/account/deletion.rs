@@ -20,7 +20,7 @@ pub enum DeleteAccount {
     WrongState,
 }
 
-/// Erases everything personal of the caller: the account, the address book and the orders' copies of it, words in orders, sessions,
+/// Erases everything personal of the caller: the account, cart and wishlist, the address book and the orders' copies of it, words in orders, sessions,
 /// links, and mails that wait. A last mail says so. The address can be signed up anew. One transaction; locked are the customer's row,
 /// then orders, then quotas, so that no purchase or change of an order can be under way.
 pub async fn delete_account(app: &App, viewer: Viewer, password: &str) -> Result<DeleteAccount, ServiceError> {
@@ -36,6 +36,8 @@ pub async fn delete_account(app: &App, viewer: Viewer, password: &str) -> Result
     if !store::order::lock_purchases(&mut tx, id).await? || store::order::has_unfinished(&mut tx, id).await? {
         return Ok(DeleteAccount::WrongState);
     }
+    // Before the mails: whoever is writing some to those who wish for a product holds their items.
+    store::wishlist::delete_all(&mut tx, id).await?;
     store::mail::delete_unsent(&mut tx, id).await?;
     let email = app.sealing.open(SealedColumn::CustomerEmail, id.0, &known.email_sealed)?;
     mail::send(app, &mut tx, &Recipient { id, email: &email, locale: known.locale }, &Letter::AccountDeleted).await?;
@@ -43,6 +45,7 @@ pub async fn delete_account(app: &App, viewer: Viewer, password: &str) -> Result
     let ended = store::session::update_all_revoked(&mut tx, id, now).await?;
     store::session::erase(&mut tx, id).await?;
     store::customer::delete_tokens(&mut tx, id).await?;
+    store::cart::delete_all(&mut tx, id).await?;
     store::address::erase(&mut tx, id, now).await?;
     let orders = store::order::erase(&mut tx, id, now).await?;
     store::customer::erase(&mut tx, id, now).await?;

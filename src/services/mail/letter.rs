@@ -1,6 +1,7 @@
 //! What the program writes to its customers, in Korean and English. Owns: words and their form as text and HTML.
 
 use askama::Template;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     auth::secret_token::SecretToken,
@@ -29,6 +30,18 @@ pub enum Letter<'a> {
         order_number: &'a str,
         amount: Money,
     },
+    /// There will be a sale of a product that the customer wishes for.
+    SaleScheduled {
+        title: &'a str,
+        price: Money,
+        opens_at: DateTime<Utc>,
+    },
+    /// It opens in a few minutes.
+    SaleOpening {
+        title: &'a str,
+        price: Money,
+        opens_at: DateTime<Utc>,
+    },
 }
 
 /// A letter in one language. It has at least one paragraph; the button stands below the first one.
@@ -55,6 +68,8 @@ impl Letter<'_> {
             Self::AccountDeleted => "account-deleted",
             Self::Cancelled { .. } => "order-cancelled",
             Self::Refunded { .. } => "order-refunded",
+            Self::SaleScheduled { .. } => "sale-scheduled",
+            Self::SaleOpening { .. } => "sale-opening",
         }
     }
 
@@ -142,6 +157,22 @@ impl Letter<'_> {
                     "It takes the way that you paid; banks may need some days.",
                 ],
             ),
+            Self::SaleScheduled { title, price, opens_at } => letter(
+                &format!("On sale soon: {title}"),
+                &[
+                    &format!("{title}, which is on your wishlist, will be on sale for {} {}.", price.amount(), price.currency),
+                    &format!("The sale opens on {} UTC. Units are limited: first come, first served.", opens_at.format(MINUTES)),
+                    NO_MORE,
+                ],
+            ),
+            Self::SaleOpening { title, price, opens_at } => letter(
+                &format!("The sale is about to open: {title}"),
+                &[
+                    &format!("{title}, which is on your wishlist, goes on sale for {} {}.", price.amount(), price.currency),
+                    &format!("The sale opens on {} UTC.", opens_at.format(MINUTES)),
+                    NO_MORE,
+                ],
+            ),
         }
     }
 
@@ -210,8 +241,34 @@ impl Letter<'_> {
                     "결제하신 수단으로 환불되며, 은행에 따라 며칠이 걸릴 수 있습니다.",
                 ],
             ),
+            Self::SaleScheduled { title, price, opens_at } => letter(
+                &format!("세일 예정: {title}"),
+                &[
+                    &format!("위시리스트에 담으신 {title}의 세일이 예정되어 있습니다. 세일 가격: {} {}", price.amount(), price.currency),
+                    &format!("시작: {} (한국 시간). 수량이 한정되어 있어 선착순으로 판매됩니다.", in_seoul(*opens_at)),
+                    NO_MORE_KOREAN,
+                ],
+            ),
+            Self::SaleOpening { title, price, opens_at } => letter(
+                &format!("곧 세일 시작: {title}"),
+                &[
+                    &format!("위시리스트에 담으신 {title}의 세일이 곧 시작됩니다. 세일 가격: {} {}", price.amount(), price.currency),
+                    &format!("시작: {} (한국 시간)", in_seoul(*opens_at)),
+                    NO_MORE_KOREAN,
+                ],
+            ),
         }
     }
+}
+
+/// Of times that people read.
+const MINUTES: &str = "%Y-%m-%d %H:%M";
+const NO_MORE: &str = "You get this mail because you asked for it; turn it off on your wishlist.";
+const NO_MORE_KOREAN: &str = "알림을 신청하셔서 보내 드리는 메일입니다. 위시리스트에서 알림을 끄실 수 있습니다.";
+
+fn in_seoul(at: DateTime<Utc>) -> impl std::fmt::Display {
+    // Without summer time since 1988.
+    (at + TimeDelta::hours(9)).format(MINUTES)
 }
 
 fn letter(subject: &str, paragraphs: &[&str]) -> (String, Vec<String>) {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Actor, Change, Changed, Request, place::HOLD};
+use super::{Actor, Change, Changed, Request, check_out::HOLD};
 use crate::{
     app::App,
     domain::{ids::OrderId, order::OrderStatus},

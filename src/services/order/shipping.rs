@@ -4,12 +4,11 @@ use super::{Actor, Change, Changed};
 use crate::{
     app::App,
     domain::{
-        customer::single_line,
         ids::{AddressId, OrderId},
         order::OrderStatus,
     },
     sealing::SealedColumn,
-    services::{InvalidInput, ServiceError, purchase::MAX_NOTE_CHARACTERS},
+    services::{ServiceError, purchase::check_delivery_note},
     store,
 };
 
@@ -22,11 +21,10 @@ pub async fn set_shipping_address(
     address: AddressId,
     note: Option<String>,
 ) -> Result<Changed, ServiceError> {
-    let typed = note.filter(|note| !note.trim().is_empty());
-    let note = typed.as_deref().and_then(|note| single_line(note, MAX_NOTE_CHARACTERS));
-    if typed.is_some() && note.is_none() {
-        return Ok(Changed::Invalid(InvalidInput::new(&["deliveryNote"], "One line of at most 500 characters.")));
-    }
+    let note = match check_delivery_note(note) {
+        Ok(note) => note,
+        Err(invalid) => return Ok(Changed::Invalid(invalid)),
+    };
     let sealed = note.map(|note| app.sealing.seal(SealedColumn::OrderDeliveryNote, id.0, &note)).transpose()?;
     let mut change = match Change::begin(app, actor, id, None).await? {
         Ok(change) => change,

@@ -104,16 +104,18 @@ async fn settle_ordinary(
         };
         by_target.entry(group).or_insert_with(|| (status, reason(status, answer), Vec::new())).2.push(order);
     }
+    let (mut sold, mut released) = (Vec::new(), Vec::new());
     for (status, reason, orders) in by_target.values_mut() {
         let moved = order::transition(app, db, orders, *status, reason.clone()).await?;
         match status {
-            OrderStatus::Paid => store::stock::record_sold(db, &moved, slot, now).await?,
-            OrderStatus::PaymentFailed | OrderStatus::Expired | OrderStatus::Cancelled => {
-                store::stock::release_units(db, &moved, StockMovementKind::Released, slot, now).await?;
-            }
+            OrderStatus::Paid => sold.extend(moved),
+            OrderStatus::PaymentFailed | OrderStatus::Expired | OrderStatus::Cancelled => released.extend(moved),
             _ => {}
         }
     }
+    // Quotas and products are locked once, before any counter.
+    store::stock::release_units(db, &released, StockMovementKind::Released, slot, now).await?;
+    store::stock::record_sold(db, &sold, slot, now).await?;
     changed.extend(by_target.values().flat_map(|(_, _, orders)| orders).map(|order| (order.id, order.customer_id)));
     Ok(changed)
 }

@@ -1,4 +1,4 @@
-//! How often a customer may try to buy in one sale. A repeated key does not count, nor so does the try after an answer `Busy`,
+//! How often a customer may try to buy, in one sale or by the cart. A repeated key does not count, nor so does the try after an answer `Busy`,
 //! which is made with the same key: a client that does as it is told is never limited.
 
 use std::time::Duration;
@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    domain::ids::{CustomerId, FlashSaleId},
-    services::rate_limit::{self, Limit},
+    domain::ids::CustomerId,
+    services::rate_limit::{self, Limit, Subject},
 };
 
 const REMEMBERED_KEYS: u64 = 100_000;
@@ -24,14 +24,14 @@ impl Default for KnownKeys {
     }
 }
 
-/// Counts a try, unless its key was let through before.
+/// Counts a try to buy in a sale, or the cart of `customer`, unless its key was let through before.
 ///
 /// # Errors
 /// How long to wait.
-pub fn check(app: &App, customer: CustomerId, sale: FlashSaleId, key: Uuid) -> Result<(), Duration> {
+pub fn check(app: &App, customer: CustomerId, subject: impl Into<Subject>, key: Uuid) -> Result<(), Duration> {
     let KnownKeys(known) = &app.known_keys;
     if !known.contains_key(&(customer, key)) {
-        rate_limit::check(app, Limit::BuyNow, (customer, sale))?;
+        rate_limit::check(app, Limit::BuyNow, subject)?;
         known.insert((customer, key), ());
     }
     Ok(())

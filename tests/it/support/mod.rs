@@ -3,6 +3,7 @@
 
 pub mod account;
 mod barrier;
+mod cart;
 pub mod client;
 mod database;
 mod process;
