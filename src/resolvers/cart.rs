@@ -50,7 +50,7 @@ impl Cart {
 
     /// Of all lines, at the prices of now; what to send as `expectedTotal`.
     async fn total(&self, ctx: &Context<'_>) -> Money {
-        let minor = self.lines.iter().map(|line| minor_total(line)).fold(0, i64::saturating_add);
+        let minor = self.lines.iter().map(minor_total).fold(0, i64::saturating_add);
         money::Money::new(minor, ctx.app().config.currency).into()
     }
 

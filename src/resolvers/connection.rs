@@ -2,7 +2,7 @@
 
 use async_graphql::{
     ObjectType, OutputType, Result,
-    connection::{Connection, Edge},
+    connection::{Connection, ConnectionNameType, Edge, EdgeNameType, EmptyFields},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Serialize, de::DeserializeOwned};
@@ -63,17 +63,19 @@ fn decode_cursor<P: DeserializeOwned>(cursor: &str) -> Option<P> {
 }
 
 /// A connection of a page's rows. `extra` are the fields beside `edges`, `nodes` and `pageInfo`.
-pub fn connection<Row, Node, Extra, P, Q>(
+pub fn connection<Row, Node, Extra, P, Q, Name, EdgeName>(
     page: Page<Row>,
     request: &PageRequest<Q>,
     extra: Extra,
     position: impl Fn(&Row) -> P,
     node: impl Fn(Row) -> Node,
-) -> Connection<String, Node, Extra>
+) -> Connection<String, Node, Extra, EmptyFields, Name, EdgeName>
 where
     Node: OutputType,
     Extra: ObjectType,
     P: Serialize,
+    Name: ConnectionNameType,
+    EdgeName: EdgeNameType,
 {
     let came_from_somewhere = request.from.is_some();
     let (has_previous, has_next) =

@@ -1,6 +1,9 @@
 //! The wishlist.
 
-use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, Result, SimpleObject, connection::Connection};
+use async_graphql::{
+    Context, ID, InputObject, MaybeUndefined, Object, OutputType, Result, SimpleObject,
+    connection::{Connection, ConnectionNameType, EdgeNameType, EmptyFields},
+};
 use uuid::Uuid;
 
 use super::{
@@ -58,7 +61,22 @@ impl WishlistTotal {
     }
 }
 
-pub type WishlistConnection = Connection<String, WishlistItem, WishlistTotal>;
+/// Pages and edges are named after the list, not after its items.
+pub struct WishlistName;
+
+impl ConnectionNameType for WishlistName {
+    fn type_name<T: OutputType>() -> String {
+        "WishlistConnection".to_owned()
+    }
+}
+
+impl EdgeNameType for WishlistName {
+    fn type_name<T: OutputType>() -> String {
+        "WishlistEdge".to_owned()
+    }
+}
+
+pub type WishlistConnection = Connection<String, WishlistItem, WishlistTotal, EmptyFields, WishlistName, WishlistName>;
 
 /// A page of a customer's wishlist, newest first; nothing for anybody else.
 pub async fn page(ctx: &Context<'_>, owner: CustomerId, first: Option<i32>, after: Option<String>) -> Result<Option<WishlistConnection>> {

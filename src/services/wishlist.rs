@@ -47,19 +47,18 @@ pub enum WishlistChange {
 /// Adds a product. One that is in the list already stays there, once, and takes what is said of it now.
 pub async fn add(app: &App, customer: CustomerId, product: ProductId, wish: Wish) -> Result<WishlistChange, ServiceError> {
     let mut tx = begin(app, customer).await?;
-    let item = match store::wishlist::find_by_product(&mut tx, customer, product).await? {
-        Some(item) => item,
-        None => {
-            let known = store::product::list_by_ids(&mut tx, &[product]).await?;
-            if known.iter().all(|product| product.archived_at.is_some()) {
-                return Ok(WishlistChange::NoSuchProduct);
-            }
-            if store::wishlist::count_for_customer(&mut tx, customer).await? >= MAX_ITEMS {
-                return Ok(WishlistChange::LimitReached);
-            }
-            let (id, added_at) = (WishlistItemId::new(), app.clock.now());
-            WishlistItem { id, customer_id: customer, product_id: product, note_sealed: None, notify_on_sale: false, added_at }
+    let item = if let Some(item) = store::wishlist::find_by_product(&mut tx, customer, product).await? {
+        item
+    } else {
+        let known = store::product::list_by_ids(&mut tx, &[product]).await?;
+        if known.iter().all(|product| product.archived_at.is_some()) {
+            return Ok(WishlistChange::NoSuchProduct);
         }
+        if store::wishlist::count_for_customer(&mut tx, customer).await? >= MAX_ITEMS {
+            return Ok(WishlistChange::LimitReached);
+        }
+        let (id, added_at) = (WishlistItemId::new(), app.clock.now());
+        WishlistItem { id, customer_id: customer, product_id: product, note_sealed: None, notify_on_sale: false, added_at }
     };
     save(app, tx, item, wish).await
 }

@@ -1,4 +1,4 @@
-//! Mails to those who wish for a product: when a sale of it is scheduled, and shortly before it opens. Called by jobs/notify_wishers.rs.
+//! Mails to those who wish for a product: when a sale of it is scheduled, and shortly before it opens. Called by `jobs/notify_wishers.rs`.
 
 use chrono::TimeDelta;
 
