@@ -75,10 +75,10 @@ pub async fn execute(
 
 /// With for how long it may be shown to others, or just that it has not changed.
 fn answer(state: &HttpState, headers: &HeaderMap, page: &Page) -> Response {
-    let (max_age, stale) = page.others_may_show_it_for(state.app.clock.now());
+    let (max_age, revalidated_within) = page.others_may_show_it_for(state.app.clock.now());
     let mut control = format!("public, max-age={}", max_age.num_seconds());
-    if stale.num_seconds() > 0 {
-        control = format!("{control}, stale-while-revalidate={}", stale.num_seconds());
+    if revalidated_within.num_seconds() > 0 {
+        control = format!("{control}, stale-while-revalidate={}", revalidated_within.num_seconds());
     }
     let told = [(header::CACHE_CONTROL, control), (header::ETAG, page.etag.clone())];
     if is_known(headers, &page.etag) {

@@ -223,7 +223,9 @@ impl Canonical {
             Value::List(values) => {
                 self.0.update(b"[");
                 self.0.update((values.len() as u64).to_be_bytes());
-                values.iter().for_each(|value| self.value(value));
+                for value in values {
+                    self.value(value);
+                }
             }
             Value::Object(fields) => {
                 self.0.update(b"{");

@@ -75,11 +75,10 @@ impl Page {
         let is_deaf = changes.are_late();
         match self.lifetime {
             PageLifetime::Live if age < LIVE => Freshness::Fresh,
-            PageLifetime::Live => Freshness::Dead,
             PageLifetime::Lasting if age < if is_deaf { LIVE } else { LASTING } => Freshness::Fresh,
             PageLifetime::Lasting if age < if is_deaf { OLDEST } else { LASTING + WHILE_REVALIDATED } => Freshness::Stale,
             PageLifetime::Lasting if age < OLDEST => Freshness::Old,
-            PageLifetime::Lasting => Freshness::Dead,
+            PageLifetime::Live | PageLifetime::Lasting => Freshness::Dead,
         }
     }
 
