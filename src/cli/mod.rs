@@ -4,6 +4,7 @@ mod audit;
 mod dead_letters;
 mod demo;
 mod duration;
+mod import;
 mod keys;
 mod migrate;
 mod output;
@@ -54,6 +55,8 @@ enum Command {
     Schema,
     /// Fill the catalogue with sample data; make test customers and sales
     Seed(seed::SeedArgs),
+    /// Take in the products of another shop: the CSV that Shopify exports; exit code 1 when rows are refused
+    Import(import::ImportArgs),
     /// Open a session for a customer and print its access token
     Token(staff::TokenArgs),
     /// Give an account a role
@@ -121,6 +124,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate(command) => migrate::run(command).await?,
         Command::Schema => print!("{}", crate::resolvers::sdl()),
         Command::Seed(args) => seed::run(args).await?,
+        Command::Import(args) => return import::run(args).await,
         Command::Token(args) => staff::token(args).await?,
         Command::GrantRole(args) => staff::grant_role(args).await?,
         Command::Keys(command) => return keys::run(command).await,

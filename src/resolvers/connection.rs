@@ -47,6 +47,14 @@ impl PageArguments {
     }
 }
 
+impl<P: Clone> PageRequest<P> {
+    /// The position that the cursor has in the sort of the listing; `read` gives `None` when it belongs to another one.
+    pub fn read_from<Q>(&self, read: impl FnOnce(P) -> Option<Q>) -> Result<Option<Q>> {
+        let other_sort = ApiError::BadRequest("This cursor belongs to another sort.");
+        Ok(self.from.clone().map(|cursor| read(cursor).ok_or(other_sort)).transpose()?)
+    }
+}
+
 /// What a page costs: its children once per entry that may come.
 pub fn page_cost(size: Option<i32>, child_complexity: usize) -> usize {
     let entries = usize::try_from(size.unwrap_or(DEFAULT_SIZE).clamp(1, MAX_SIZE)).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result, connection::Connection};
 use chrono::DateTime as Timestamp;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -21,9 +22,15 @@ use crate::{
     },
     store::{
         self, StoreError,
-        product::{ProductFilter, ProductPosition, ProductSlice},
+        product::{
+            ProductFilter, ProductPosition, ProductSlice, ProductSort as Order,
+            search::{Found, FoundSlice},
+        },
     },
 };
+
+/// Of a search's text; more than any title that somebody pastes.
+const SEARCHED_CHARACTERS: usize = 200;
 
 pub struct Product(pub store::product::Product);
 
@@ -99,6 +106,10 @@ impl Product {
 #[derive(InputObject, Clone, Default)]
 #[graphql(name = "ProductFilter")]
 pub struct ProductFilterInput {
+    /// Words that must be in title or description, in any order; an empty text is no search. Korean is found within words: 무선 finds
+    /// 초경량무선청소기. A word of Latin letters that no title has finds words that differ by a letter or two. There are no operators, and
+    /// what follows the first 200 characters is not looked at.
+    pub search: Option<String>,
     /// The category or any below it.
     pub category_id: Option<ID>,
     /// At least this ordinary price, in the shop's currency.
@@ -113,8 +124,11 @@ pub struct ProductFilterInput {
 
 /// The order of a listing; equal products follow their ids.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
-#[graphql(remote = "store::product::ProductSort")]
 pub enum ProductSort {
+    /// What answers the search best comes first: its words are words of the title, then parts of them, then stand in the description,
+    /// then are misspelt; among these, short titles first. Of what a very common word finds, some thousands are listed. Without a
+    /// search the same as NEWEST.
+    Relevance,
     Newest,
     #[graphql(name = "PRICE_ASC")]
     PriceAscending,
@@ -128,7 +142,7 @@ pub struct ProductTotal(ProductFilter);
 
 #[Object]
 impl ProductTotal {
-    /// How many there are in all. Counted when asked for: leave it out where you do not show it.
+    /// How many there are in all, with a search up to 10,000. Counted when asked for: leave it out where you do not show it.
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i32> {
         let mut db = ctx.app().db.acquire().await.map_err(StoreError::from)?;
         let count = store::product::count(&mut db, &self.0).await?;
@@ -139,11 +153,12 @@ impl ProductTotal {
 /// A position as a cursor carries it: the sorted value, then the id.
 type Cursor = (CursorValue, Uuid);
 
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 enum CursorValue {
     Created(i64),
     Price(i64),
     Title(String),
+    Rank(i32),
 }
 
 fn cursor(position: ProductPosition) -> Cursor {
@@ -155,14 +170,14 @@ fn cursor(position: ProductPosition) -> Cursor {
 }
 
 /// `None` when the cursor belongs to another sort.
-fn position(sort: ProductSort, (value, id): Cursor) -> Option<ProductPosition> {
+fn position(order: Order, (value, id): Cursor) -> Option<ProductPosition> {
     let id = ProductId(id);
-    match (sort, value) {
-        (ProductSort::Newest, CursorValue::Created(micros)) => {
+    match (order, value) {
+        (Order::Newest, CursorValue::Created(micros)) => {
             Timestamp::from_timestamp_micros(micros).map(|at| ProductPosition::Created(at, id))
         }
-        (ProductSort::PriceAscending | ProductSort::PriceDescending, CursorValue::Price(minor)) => Some(ProductPosition::Price(minor, id)),
-        (ProductSort::Title, CursorValue::Title(title)) => Some(ProductPosition::Title(title, id)),
+        (Order::PriceAscending | Order::PriceDescending, CursorValue::Price(minor)) => Some(ProductPosition::Price(minor, id)),
+        (Order::Title, CursorValue::Title(title)) => Some(ProductPosition::Title(title, id)),
         _ => None,
     }
 }
@@ -175,23 +190,44 @@ pub async fn list(
     sort: ProductSort,
 ) -> Result<Connection<String, Product, ProductTotal>> {
     let request: PageRequest<Cursor> = arguments.read()?;
-    let PageRequest { size, from, backwards } = request;
-    let other_sort = ApiError::BadRequest("This cursor belongs to another sort.");
-    let from = from.map(|cursor| position(sort, cursor).ok_or(other_sort)).transpose()?;
-    let slice = ProductSlice { sort: sort.into(), from, backwards, size };
     let filter = read_filter(ctx, filter)?;
-
     let mut db = ctx.app().db.acquire().await.map_err(StoreError::from)?;
+    let order = match (sort, &filter.search) {
+        (ProductSort::Relevance, Some(search)) => return list_found(ctx, &mut db, &request, search, &filter).await,
+        (ProductSort::Relevance, None) | (ProductSort::Newest, _) => Order::Newest,
+        (ProductSort::PriceAscending, _) => Order::PriceAscending,
+        (ProductSort::PriceDescending, _) => Order::PriceDescending,
+        (ProductSort::Title, _) => Order::Title,
+    };
+    let from = request.read_from(|cursor| position(order, cursor))?;
+    let slice = ProductSlice { sort: order, from, backwards: request.backwards, size: request.size };
     let page = store::product::list(&mut db, &filter, &slice).await?;
-    note_sources(ctx, &filter, &page.rows);
-    let request = PageRequest { size, from: slice.from.clone(), backwards };
-    Ok(connection(page, &request, ProductTotal(filter), |row| cursor(slice.sort.position(row)), Product))
+    note_sources(ctx, &filter, page.rows.iter());
+    Ok(connection(page, &request, ProductTotal(filter), |row| cursor(order.position(row)), Product))
 }
 
-fn note_sources(ctx: &Context<'_>, filter: &ProductFilter, rows: &[store::product::Product]) {
+async fn list_found(
+    ctx: &Context<'_>,
+    db: &mut PgConnection,
+    request: &PageRequest<Cursor>,
+    search: &str,
+    filter: &ProductFilter,
+) -> Result<Connection<String, Product, ProductTotal>> {
+    let from = request.read_from(|(value, id)| match value {
+        CursorValue::Rank(rank) => Some((rank, ProductId(id))),
+        _ => None,
+    })?;
+    let slice = FoundSlice { from, backwards: request.backwards, size: request.size };
+    let page = store::product::search::list(db, search, filter, &slice).await?;
+    note_sources(ctx, filter, page.rows.iter().map(|row| &row.product));
+    let cursor = |row: &Found| (CursorValue::Rank(row.rank), row.product.id.0);
+    Ok(connection(page, request, ProductTotal(filter.clone()), cursor, |row| Product(row.product)))
+}
+
+fn note_sources<'a>(ctx: &Context<'_>, filter: &ProductFilter, rows: impl Iterator<Item = &'a store::product::Product>) {
     let sources = ctx.sources();
     sources.read_products(filter.category);
-    sources.read(PageTagKind::Product, rows.iter().map(|row| row.id.0));
+    sources.read(PageTagKind::Product, rows.map(|row| row.id.0));
     if filter.in_stock.is_some() || filter.in_flash_sale.is_some() {
         sources.depend_on_the_moment();
     }
@@ -209,6 +245,7 @@ fn read_filter(ctx: &Context<'_>, input: ProductFilterInput) -> Result<ProductFi
     // An id that cannot exist is a category without products.
     let category = input.category_id.map(|id| CategoryId::parse(&id).unwrap_or(CategoryId(Uuid::nil())));
     Ok(ProductFilter {
+        search: input.search.as_deref().and_then(searched),
         category,
         min_price_minor: minor(input.min_price)?,
         max_price_minor: minor(input.max_price)?,
@@ -216,6 +253,13 @@ fn read_filter(ctx: &Context<'_>, input: ProductFilterInput) -> Result<ProductFi
         in_flash_sale: input.flash_sale,
         now: ctx.app().clock.now(),
     })
+}
+
+/// What is searched for; `None` when that is nothing.
+fn searched(text: &str) -> Option<String> {
+    // The database holds no null, which is no part of a word either.
+    let text: String = text.trim().chars().take(SEARCHED_CHARACTERS).map(|c| if c == '\0' { ' ' } else { c }).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 /// The product of a global id.
@@ -248,9 +292,9 @@ impl ProductQuery {
         last: Option<i32>,
         before: Option<String>,
         filter: Option<ProductFilterInput>,
-        #[graphql(desc = "NEWEST when left out.")] sort: Option<ProductSort>,
+        #[graphql(desc = "RELEVANCE when left out.")] sort: Option<ProductSort>,
     ) -> Result<Option<Connection<String, Product, ProductTotal>>> {
         let arguments = PageArguments { first, after, last, before };
-        list(ctx, arguments, filter.unwrap_or_default(), sort.unwrap_or(ProductSort::Newest)).await.map(Some)
+        list(ctx, arguments, filter.unwrap_or_default(), sort.unwrap_or(ProductSort::Relevance)).await.map(Some)
     }
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod dead_letter;
 pub mod flash_sale;
 pub mod idempotency;
+pub mod import;
 pub mod key_rotation;
 pub mod leader;
 pub mod mail;

@@ -14,6 +14,7 @@ pub mod customer;
 pub mod dead_letter;
 pub mod flash_sale;
 pub mod idempotency;
+pub mod import;
 pub mod key_rotation;
 pub mod lease;
 pub mod mail;

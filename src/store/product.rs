@@ -1,4 +1,6 @@
-//! Products and their listing.
+//! Products and their listing; `search.rs` is the listing by relevance.
+
+pub mod search;
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
@@ -34,6 +36,8 @@ impl Product {
 /// What a listing shows; archived products never.
 #[derive(Clone, Debug, Default)]
 pub struct ProductFilter {
+    /// Words that must be found.
+    pub search: Option<String>,
     pub category: Option<CategoryId>,
     pub min_price_minor: Option<i64>,
     pub max_price_minor: Option<i64>,
@@ -92,13 +96,20 @@ pub struct ProductSlice {
     pub size: usize,
 }
 
+const COLUMNS: &str = "p.id, p.category_id, p.title, p.description, p.images, p.price_minor, p.currency, p.available, p.archived_at, p.created_at, p.updated_at";
+
 /// One page of the listing, in the order of the sort also when read backwards. Stays complete and without doubles while
 /// rows are inserted, because it continues from a position and not from a row number.
 pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &ProductSlice) -> Result<Page<Product>, StoreError> {
-    let mut query = QueryBuilder::new(
-        "SELECT p.id, p.category_id, p.title, p.description, p.images, p.price_minor, p.currency, p.available, p.archived_at, p.created_at, p.updated_at FROM product p WHERE ",
-    );
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(COLUMNS).push(" FROM (SELECT ").push(COLUMNS).push(" FROM product p WHERE ");
     push_filter(&mut query, filter);
+    if let Some(search) = &filter.search {
+        search::push_search(&mut query, search);
+        // Keeps the sort's index out: walking through it until enough is found takes long for words that few products have.
+        query.push(" OFFSET 0");
+    }
+    query.push(") p WHERE true");
     let descending = slice.sort.is_descending() != slice.backwards;
     if let Some(position) = &slice.from {
         query.push(" AND (").push(slice.sort.column()).push(", p.id) ").push(if descending { "< (" } else { "> (" });
@@ -120,10 +131,15 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
     Ok(page)
 }
 
-/// How many products the listing has in all.
+/// How many products the listing has in all; a search counts no further than [`search::MOST_COUNTED`].
 pub async fn count(db: &mut PgConnection, filter: &ProductFilter) -> Result<i64, StoreError> {
-    let mut query = QueryBuilder::new("SELECT count(*) FROM product p WHERE ");
+    let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM product p WHERE ");
     push_filter(&mut query, filter);
+    if let Some(search) = &filter.search {
+        search::push_search(&mut query, search);
+        query.push(" LIMIT ").push_bind(search::MOST_COUNTED);
+    }
+    query.push(") found");
     Ok(query.build_query_scalar().fetch_one(db).await?)
 }
 
