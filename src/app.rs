@@ -102,6 +102,8 @@ pub struct Shared {
     pub payments_waiting: Arc<Notify>,
     pub refunds_waiting: Arc<Notify>,
     pub mail_waiting: Arc<Notify>,
+    /// Rung when a sale was scheduled or cancelled.
+    pub sales_waiting: Arc<Notify>,
 }
 
 impl App {
@@ -152,6 +154,7 @@ impl App {
             payments_waiting: Arc::default(),
             refunds_waiting: Arc::default(),
             mail_waiting: Arc::default(),
+            sales_waiting: Arc::default(),
             config,
         };
         Ok(Self { db, shared: Arc::new(shared) })

@@ -13,6 +13,7 @@ pub mod money;
 pub mod order;
 pub mod page;
 pub mod payment;
+pub mod product;
 pub mod quantity;
 pub mod rate_limit;
 pub mod reconciliation;

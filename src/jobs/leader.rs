@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{advance, clean_up, expire_holds, make_units, notify_wishers, runner::attempt, send_due};
+use super::{advance, clean_up, expire_holds, notify_wishers, runner::attempt, send_due};
 use crate::{
     app::App,
     services::{
@@ -59,7 +59,6 @@ impl Lead {
         step("payment_pause", payment_pause::update(&self.app, term)).await;
         step("expire_holds", expire_holds::run(&self.app, term)).await;
         step("send_due", send_due::run(&self.app, term)).await;
-        step("make_units", make_units::run(&self.app)).await;
         step("notify_wishers", notify_wishers::run(&self.app, term)).await;
         if is_due(self.advanced_at, ADVANCE_EVERY) {
             step("advance", advance::run(&self.app, term)).await;

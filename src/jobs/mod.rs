@@ -5,6 +5,7 @@
 //! | payment.rs | queue `payment` | charges orders and settles them |
 //! | compensation.rs | queue `compensation` | gives money back |
 //! | mail.rs | queue `mail` | sends mails |
+//! | `tend_sales.rs` | when it rings, and every second | makes units; calls the orders of cancelled sales off; gives units that are left back |
 //! | `send_due.rs` | every second | puts work whose pause is over back into its queue |
 //! | pauses | every second | stop the clock of holds while payments cannot be taken |
 //! | `notify_wishers.rs` | every second | writes mails about sales to those who wish for their products |
@@ -37,12 +38,12 @@ mod expire_holds;
 mod follow_clock;
 mod leader;
 mod mail;
-mod make_units;
 mod notify_wishers;
 mod payment;
 mod reconcile;
 mod runner;
 mod send_due;
+mod tend_sales;
 
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
     tasks.spawn(payment::run(app.clone(), stop.clone()));
     tasks.spawn(compensation::run(app.clone(), stop.clone()));
     tasks.spawn(mail::run(app.clone(), stop.clone()));
+    tasks.spawn(tend_sales::run(app.clone(), stop.clone()));
     tasks.spawn(runner::every(Duration::from_secs(1), "report_breakers", app.clone(), stop.clone(), |app| async move {
         services::circuit_breaker::report(&app).await
     }));

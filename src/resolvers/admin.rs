@@ -1,9 +1,9 @@
 //! What staff see of the whole shop.
 
-use async_graphql::{Context, Enum, ID, Object, Result, SimpleObject};
+use async_graphql::{Context, Enum, ID, Object, Result, SimpleObject, connection::Connection};
 
 use super::{
-    connection::page_cost,
+    connection::{PageArguments, page_cost},
     context::ContextExt,
     customer::Customer,
     dead_letter::{self, DeadLetterConnection},
@@ -12,12 +12,14 @@ use super::{
         Order,
         list::{self, OrderConnection, OrderFilter},
     },
+    product::{self, Product, ProductFilterInput, ProductSort, ProductTotal},
     scalars::DateTime,
+    stock::{self, StockMovementConnection},
 };
 use crate::{
     domain::{customer::EmailAddress, ids::CustomerId},
     services,
-    store::{self, StoreError, queue::Queue},
+    store::{self, StoreError, product::Archived, queue::Queue},
 };
 
 #[derive(Default)]
@@ -69,6 +71,38 @@ impl AdminQuery {
         let index = ctx.app().sealing.email_index(&email);
         let mut db = ctx.app().db.acquire().await.map_err(StoreError::from)?;
         Ok(store::customer::find_by_email_index(&mut db, &index).await?.map(Customer))
+    }
+
+    /// Every product, newest first.
+    #[graphql(complexity = "page_cost(first, child_complexity)")]
+    async fn products(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "1 to 100; 20 when left out.")] first: Option<i32>,
+        after: Option<String>,
+        filter: Option<ProductFilterInput>,
+        #[graphql(desc = "Only archived ones, or none of them; all when left out.")] archived: Option<bool>,
+    ) -> Result<Connection<String, Product, ProductTotal>> {
+        let archived = match archived {
+            Some(true) => Archived::Only,
+            Some(false) => Archived::Never,
+            None => Archived::Too,
+        };
+        let arguments = PageArguments { first, after, ..PageArguments::default() };
+        product::list(ctx, arguments, filter.unwrap_or_default(), archived, ProductSort::Newest).await
+    }
+
+    /// What changed the ordinary stock and the free units of sales, newest first; of one product, of one sale, or of all.
+    #[graphql(complexity = "page_cost(first, child_complexity)")]
+    async fn stock_movements(
+        &self,
+        ctx: &Context<'_>,
+        product_id: Option<ID>,
+        flash_sale_id: Option<ID>,
+        #[graphql(desc = "1 to 100; 20 when left out.")] first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<StockMovementConnection> {
+        stock::page(ctx, product_id, flash_sale_id, first, after).await
     }
 
     /// Messages that no worker could use, newest first; of one queue or of all.

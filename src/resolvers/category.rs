@@ -1,16 +1,18 @@
-//! Categories. Owns: the tree's fields.
+//! Categories. Owns: the tree's fields, and what staff change of it.
 
-use async_graphql::{Context, ID, Object, Result, connection::Connection};
+use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, Result, SimpleObject, connection::Connection};
 
 use super::{
     connection::{PageArguments, page_cost},
     context::ContextExt,
+    errors::{UserError, UserErrorCode},
     loaders::ChildrenOf,
     product::{self, Product, ProductFilterInput, ProductSort, ProductTotal},
 };
 use crate::{
     domain::{ids::CategoryId, page::PageTagKind},
-    store,
+    services::category::{self, Place, RemovedCategory, SaveCategory, SavedCategory},
+    store::{self, product::Archived},
 };
 
 pub struct Category(pub store::category::Category);
@@ -55,7 +57,7 @@ impl Category {
     ) -> Result<Option<Connection<String, Product, ProductTotal>>> {
         let filter = ProductFilterInput { category_id: Some(self.0.id.to_string().into()), ..ProductFilterInput::default() };
         let arguments = PageArguments { first, after, ..PageArguments::default() };
-        product::list(ctx, arguments, filter, ProductSort::Newest).await.map(Some)
+        product::list(ctx, arguments, filter, Archived::Never, ProductSort::Newest).await.map(Some)
     }
 }
 
@@ -78,5 +80,85 @@ impl CategoryQuery {
         ctx.sources().read_all(PageTagKind::Categories);
         ctx.sources().read(PageTagKind::Category, roots.iter().map(|row| row.id.0));
         Ok(Some(roots.into_iter().map(Category).collect()))
+    }
+}
+
+#[derive(InputObject)]
+pub struct SaveCategoryInput {
+    /// The category to change; a new one when left out.
+    id: Option<ID>,
+    /// 1 to 80 lower-case letters and digits, with single hyphens between them; unique.
+    slug: String,
+    /// One line of 1 to 120 characters.
+    name: String,
+    /// The category above; null makes a root. Left out, a new category is a root, and another one stays where it is. With a category
+    /// goes all that is below; none can be put below itself.
+    parent_id: MaybeUndefined<ID>,
+}
+
+#[derive(InputObject)]
+pub struct RemoveCategoryInput {
+    id: ID,
+}
+
+#[derive(SimpleObject)]
+pub struct CategoryPayload {
+    /// One that was removed is as it was.
+    category: Option<Category>,
+    user_errors: Vec<UserError>,
+}
+
+impl From<UserError> for CategoryPayload {
+    fn from(error: UserError) -> Self {
+        Self { category: None, user_errors: vec![error] }
+    }
+}
+
+fn no_such_category(field: &str) -> UserError {
+    UserError::new(UserErrorCode::NotFound, &[field], "No such category.")
+}
+
+#[derive(Default)]
+pub struct CategoryMutation;
+
+#[Object]
+impl CategoryMutation {
+    /// For staff: makes a category, changes one, or moves one in the tree.
+    async fn save_category(&self, ctx: &Context<'_>, input: SaveCategoryInput) -> Result<CategoryPayload> {
+        ctx.staff()?;
+        let id = input.id.map(|id| CategoryId::parse(&id));
+        if id == Some(None) {
+            return Ok(no_such_category("id").into());
+        }
+        let place = match input.parent_id {
+            MaybeUndefined::Undefined => Place::Unchanged,
+            MaybeUndefined::Null => Place::Root,
+            MaybeUndefined::Value(parent) => match CategoryId::parse(&parent) {
+                Some(parent) => Place::Below(parent),
+                None => return Ok(no_such_category("parentId").into()),
+            },
+        };
+        let wanted = SaveCategory { id: id.flatten(), slug: input.slug, name: input.name, place };
+        Ok(match category::save(ctx.app(), wanted).await? {
+            SavedCategory::Saved(id) => {
+                CategoryPayload { category: ctx.loader().load_one(id).await?.map(Category), user_errors: Vec::new() }
+            }
+            SavedCategory::Invalid(invalid) => UserError::from(invalid).into(),
+            SavedCategory::NoSuchCategory => no_such_category("id").into(),
+            SavedCategory::NoSuchParent => no_such_category("parentId").into(),
+        })
+    }
+
+    /// For staff: removes an empty category. `WRONG_STATE` while it has categories below it, or products, archived ones too.
+    async fn remove_category(&self, ctx: &Context<'_>, input: RemoveCategoryInput) -> Result<CategoryPayload> {
+        ctx.staff()?;
+        let Some(id) = CategoryId::parse(&input.id) else { return Ok(no_such_category("id").into()) };
+        Ok(match category::remove(ctx.app(), id).await? {
+            RemovedCategory::Removed(category) => CategoryPayload { category: Some(Category(category)), user_errors: Vec::new() },
+            RemovedCategory::NoSuchCategory => no_such_category("id").into(),
+            RemovedCategory::NotEmpty => {
+                UserError::new(UserErrorCode::WrongState, &["id"], "It has categories below it, or products.").into()
+            }
+        })
     }
 }

@@ -1,10 +1,13 @@
-//! Flash sales: the listing, the purchase, the live numbers.
+//! Flash sales: the listing, the purchase, the live numbers; what staff do with them is in `flash_sale/mutation.rs`.
+
+mod mutation;
 
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result, SimpleObject, Subscription, Union, connection::Connection};
 use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use uuid::Uuid;
 
+pub use self::mutation::SaleMutation;
 use super::{
     connection::{PageArguments, PageRequest, connection, page_cost},
     context::ContextExt,

@@ -24,6 +24,7 @@ mod product;
 pub mod public_fields;
 mod scalars;
 mod session;
+mod stock;
 pub mod trusted_documents;
 mod wishlist;
 
@@ -55,6 +56,10 @@ pub struct Mutation(
     address::AddressMutation,
     cart::CartMutation,
     flash_sale::FlashSaleMutation,
+    flash_sale::SaleMutation,
+    product::ProductMutation,
+    category::CategoryMutation,
+    stock::StockMutation,
     order::OrderMutation,
     dead_letter::DeadLetterMutation,
     wishlist::WishlistMutation,

@@ -15,6 +15,7 @@ use super::{
     product::{self, Product},
     scalars::DateTime,
     session::{self, Session},
+    stock::{self, StockMovement},
     wishlist::{self, WishlistItem},
 };
 
@@ -34,6 +35,7 @@ pub enum Node {
     Product(Product),
     Refund(Refund),
     Session(Session),
+    StockMovement(StockMovement),
     WishlistItem(WishlistItem),
 }
 
@@ -55,6 +57,7 @@ impl NodeQuery {
             "dead" => dead_letter::find(ctx, id).await?.map(Node::DeadLetter),
             "refund" => payment::find_refund(ctx, id).await?.map(Node::Refund),
             "sale" => flash_sale::find(ctx, id).await?.map(Node::FlashSale),
+            "move" => stock::find(ctx, id).await?.map(Node::StockMovement),
             "ord" => order::find(ctx, id).await?.map(Node::Order),
             "pay" => payment::find(ctx, id).await?.map(Node::Payment),
             "prod" => product::find(ctx, id).await?.map(Node::Product),

@@ -1,6 +1,6 @@
 //! Products and their listing.
 
-use async_graphql::{Context, Enum, ID, InputObject, Object, Result, connection::Connection};
+use async_graphql::{Context, Enum, ID, InputObject, MaybeUndefined, Object, Result, SimpleObject, connection::Connection};
 use chrono::DateTime as Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -9,10 +9,10 @@ use super::{
     category::Category,
     connection::{PageArguments, PageRequest, connection, page_cost},
     context::ContextExt,
-    errors::ApiError,
+    errors::{ApiError, UserError, UserErrorCode},
     flash_sale::FlashSale,
     loaders::{CurrentSaleOf, InWishlist},
-    scalars::{DateTime, Decimal, Money},
+    scalars::{CurrencyCode, DateTime, Decimal, Money},
 };
 use crate::{
     domain::{
@@ -20,10 +20,14 @@ use crate::{
         money,
         page::PageTagKind,
     },
+    services::{
+        idempotency::ClientKey,
+        product::{self, CategoryChange, CreateProduct, SavedProduct, UpdateProduct},
+    },
     store::{
         self, StoreError,
         product::{
-            ProductFilter, ProductPosition, ProductSlice, ProductSort as Order,
+            Archived, ProductFilter, ProductPosition, ProductSlice, ProductSort as Order,
             search::{Found, FoundSlice},
         },
     },
@@ -187,10 +191,11 @@ pub async fn list(
     ctx: &Context<'_>,
     arguments: PageArguments,
     filter: ProductFilterInput,
+    archived: Archived,
     sort: ProductSort,
 ) -> Result<Connection<String, Product, ProductTotal>> {
     let request: PageRequest<Cursor> = arguments.read()?;
-    let filter = read_filter(ctx, filter)?;
+    let filter = ProductFilter { archived, ..read_filter(ctx, filter)? };
     let mut db = ctx.app().db.acquire().await.map_err(StoreError::from)?;
     let order = match (sort, &filter.search) {
         (ProductSort::Relevance, Some(search)) => return list_found(ctx, &mut db, &request, search, &filter).await,
@@ -246,6 +251,7 @@ fn read_filter(ctx: &Context<'_>, input: ProductFilterInput) -> Result<ProductFi
     let category = input.category_id.map(|id| CategoryId::parse(&id).unwrap_or(CategoryId(Uuid::nil())));
     Ok(ProductFilter {
         search: input.search.as_deref().and_then(searched),
+        archived: Archived::default(),
         category,
         min_price_minor: minor(input.min_price)?,
         max_price_minor: minor(input.max_price)?,
@@ -295,6 +301,142 @@ impl ProductQuery {
         #[graphql(desc = "RELEVANCE when left out.")] sort: Option<ProductSort>,
     ) -> Result<Option<Connection<String, Product, ProductTotal>>> {
         let arguments = PageArguments { first, after, last, before };
-        list(ctx, arguments, filter.unwrap_or_default(), sort.unwrap_or(ProductSort::Relevance)).await.map(Some)
+        list(ctx, arguments, filter.unwrap_or_default(), Archived::Never, sort.unwrap_or(ProductSort::Relevance)).await.map(Some)
     }
+}
+
+#[derive(InputObject)]
+pub struct CreateProductInput {
+    /// One line of 1 to 255 characters.
+    title: String,
+    /// At most 20,000 characters, of any number of lines.
+    description: String,
+    /// More than nothing.
+    price: Decimal,
+    /// The shop's; any other one is INVALID.
+    currency: Option<CurrencyCode>,
+    category_id: Option<ID>,
+    /// Becomes the first of `images`.
+    image_url: Option<String>,
+    /// At most 20 https URLs of at most 2,048 bytes each, the first one being shown in lists.
+    images: Option<Vec<String>>,
+    /// The first stock, 0 to 100,000,000.
+    stock: i32,
+    /// Made by the client: the same request under the same key answers the same product, for 7 days.
+    idempotency_key: Option<Uuid>,
+}
+
+/// What is left out stays as it is.
+#[derive(InputObject)]
+pub struct UpdateProductInput {
+    id: ID,
+    /// One line of 1 to 255 characters.
+    title: Option<String>,
+    /// At most 20,000 characters, of any number of lines.
+    description: Option<String>,
+    /// In the shop's currency. Sales and orders keep their own.
+    price: Option<Decimal>,
+    /// Null takes the product out of its category.
+    category_id: MaybeUndefined<ID>,
+    /// Becomes the first of `images`, or of those that are there.
+    image_url: Option<String>,
+    /// All images, instead of those that are there; null is none.
+    images: MaybeUndefined<Vec<String>>,
+    /// True takes the product out of the catalogue, false puts it back. `WRONG_STATE` while a sale of it is on or scheduled.
+    archived: Option<bool>,
+}
+
+#[derive(SimpleObject)]
+pub struct ProductPayload {
+    product: Option<Product>,
+    user_errors: Vec<UserError>,
+}
+
+impl From<UserError> for ProductPayload {
+    fn from(error: UserError) -> Self {
+        Self { product: None, user_errors: vec![error] }
+    }
+}
+
+impl ProductPayload {
+    /// The product as it is now.
+    pub async fn of(ctx: &Context<'_>, id: ProductId) -> Result<Self> {
+        Ok(Self { product: ctx.loader().load_one(id).await?.map(Product), user_errors: Vec::new() })
+    }
+}
+
+#[derive(Default)]
+pub struct ProductMutation;
+
+#[Object]
+impl ProductMutation {
+    /// For staff: a new product.
+    async fn create_product(&self, ctx: &Context<'_>, input: CreateProductInput) -> Result<ProductPayload> {
+        let customer = ctx.staff()?.customer;
+        let currency = input.currency.map_or(ctx.app().config.currency, |currency| currency.0);
+        let price = match read_price(&input.price, currency) {
+            Ok(price) => price,
+            Err(error) => return Ok(error.into()),
+        };
+        let category = input.category_id.map(|id| CategoryId::parse(&id));
+        if category == Some(None) {
+            return payload(ctx, SavedProduct::NoSuchCategory).await;
+        }
+        let wanted = CreateProduct {
+            title: input.title,
+            description: input.description,
+            price,
+            category: category.flatten(),
+            image_url: input.image_url,
+            images: input.images.unwrap_or_default(),
+            stock: input.stock,
+        };
+        let key = input.idempotency_key.map(|key| ClientKey { customer, key });
+        payload(ctx, product::create(ctx.app(), wanted, key).await?).await
+    }
+
+    /// For staff: changes a product, or takes it out of the catalogue.
+    async fn update_product(&self, ctx: &Context<'_>, input: UpdateProductInput) -> Result<ProductPayload> {
+        ctx.staff()?;
+        let Some(id) = ProductId::parse(&input.id) else { return payload(ctx, SavedProduct::NoSuchProduct).await };
+        let price = match input.price.map(|price| read_price(&price, ctx.app().config.currency)).transpose() {
+            Ok(price) => price,
+            Err(error) => return Ok(error.into()),
+        };
+        let category = match input.category_id {
+            MaybeUndefined::Undefined => CategoryChange::Keep,
+            MaybeUndefined::Null => CategoryChange::Remove,
+            MaybeUndefined::Value(id) => match CategoryId::parse(&id) {
+                Some(id) => CategoryChange::Set(id),
+                None => return payload(ctx, SavedProduct::NoSuchCategory).await,
+            },
+        };
+        let images = match input.images {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some(Vec::new()),
+            MaybeUndefined::Value(images) => Some(images),
+        };
+        let UpdateProductInput { title, description, image_url, archived, .. } = input;
+        let wanted = UpdateProduct { title, description, price, category, image_url, images, archived };
+        payload(ctx, product::update(ctx.app(), id, wanted).await?).await
+    }
+}
+
+/// The amount of a field `price`.
+pub fn read_price(amount: &Decimal, currency: money::Currency) -> Result<money::Money, UserError> {
+    money::Money::parse(&amount.0, currency).map_err(|error| UserError::new(UserErrorCode::Invalid, &["price"], error.to_string()))
+}
+
+async fn payload(ctx: &Context<'_>, saved: SavedProduct) -> Result<ProductPayload> {
+    let (code, field, message) = match saved {
+        SavedProduct::Saved(id) => return ProductPayload::of(ctx, id).await,
+        SavedProduct::Invalid(invalid) => return Ok(UserError::from(invalid).into()),
+        SavedProduct::NoSuchProduct => (UserErrorCode::NotFound, "id", "No such product."),
+        SavedProduct::NoSuchCategory => (UserErrorCode::NotFound, "categoryId", "No such category."),
+        SavedProduct::HasSale => (UserErrorCode::WrongState, "archived", "A sale of it is on or scheduled: cancel that first."),
+        SavedProduct::KeyReused => {
+            (UserErrorCode::IdempotencyKeyReused, "idempotencyKey", "This key was used for another product: make a new one.")
+        }
+    };
+    Ok(UserError::new(code, &[field], message).into())
 }

@@ -1,8 +1,22 @@
-//! Scheduling a flash sale.
+//! Flash sales, as staff schedule and cancel them. What takes long is done afterwards, by [`tend`]: it makes units, calls the orders of
+//! cancelled sales off, and gives the units that are left of a sale back to the ordinary stock.
+
+mod cancel;
+mod units;
+
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{InvalidInput, ServiceError};
+pub use self::{
+    cancel::{CancelledSale, cancel},
+    units::make_units,
+};
+use super::{
+    InvalidInput, ServiceError,
+    idempotency::{ClientKey, Request},
+    product::check_price,
+};
 use crate::{
     app::App,
     domain::{
@@ -10,12 +24,12 @@ use crate::{
         money::Money,
         stock::StockMovementKind,
     },
-    store::{self, flash_sale::NewFlashSale, stock::NewMovement},
+    store::{self, flash_sale::NewFlashSale, idempotency::Earlier, lease::SALES, stock::NewMovement},
 };
 
 pub const MAX_UNITS: i32 = 10_000_000;
-/// Unit rows a transaction; a million rows in one would hold its locks for seconds.
-const UNITS_PER_CHUNK: i32 = 50_000;
+/// Another worker tends the sales when the one that does has not begun anew for so long. Two at once do no harm.
+const TURN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -39,15 +53,18 @@ pub enum Scheduled {
     },
     /// Another sale of the product is on at that time.
     Overlaps,
+    KeyReused,
 }
 
-/// Takes the units out of the product's ordinary stock. Their rows are made by a job, see [`make_units`]; the sale cannot open
-/// before all of them are there. One transaction; the product's row is locked.
-pub async fn schedule(app: &App, input: &Schedule) -> Result<Scheduled, ServiceError> {
-    if let Some(invalid) = first_invalid(input, app.config.currency) {
+/// Takes the units out of the product's ordinary stock. Their rows are made by [`tend`]; the sale cannot open before all of them are
+/// there. One transaction; the product's row is locked. With a key the same request again answers the sale that it made the first time.
+pub async fn schedule(app: &App, input: &Schedule, key: Option<ClientKey>) -> Result<Scheduled, ServiceError> {
+    let now = app.clock.now();
+    let asked = (input.product.0, input.price.minor, input.opens_at, input.closes_at, input.units, input.per_customer_limit);
+    let request = key.map(|key| Request::new(app, "scheduleFlashSale", key, &(asked, input.hold.num_seconds()))).transpose()?;
+    if let Err(invalid) = check(app, input) {
         return Ok(Scheduled::Invalid(invalid));
     }
-    let now = app.clock.now();
     let sale = NewFlashSale {
         id: FlashSaleId::new(),
         product: input.product,
@@ -60,6 +77,16 @@ pub async fn schedule(app: &App, input: &Schedule) -> Result<Scheduled, ServiceE
     };
 
     let mut tx = app.db.begin().await?;
+    if let Some(request) = &request {
+        match request.take(&mut tx, sale.id.0, now).await? {
+            Earlier::None => {}
+            Earlier::Same(known) => return Ok(Scheduled::Done(FlashSaleId(known))),
+            Earlier::Different => return Ok(Scheduled::KeyReused),
+        }
+    }
+    if input.closes_at <= now {
+        return Ok(Scheduled::Invalid(InvalidInput::new(&["closesAt"], "In the future.")));
+    }
     let Some(product) = store::product::lock(&mut tx, input.product).await?.filter(|product| product.archived_at.is_none()) else {
         return Ok(Scheduled::NoSuchProduct);
     };
@@ -74,40 +101,32 @@ pub async fn schedule(app: &App, input: &Schedule) -> Result<Scheduled, ServiceE
         NewMovement { kind: StockMovementKind::Allocated, quantity: -input.units, product: product.id, sale: Some(sale.id), reason: None };
     store::stock::insert_movement(&mut tx, &movement, now).await?;
     tx.commit().await?;
-
+    app.sales_waiting.notify_one();
     Ok(Scheduled::Done(sale.id))
 }
 
-/// Makes the unit rows that sales still lack, a transaction per chunk, and lets those sales open. Goes on where it was
-/// after a stop at any point; two at once do no harm.
-pub async fn make_missing_units(app: &App) -> Result<(), ServiceError> {
-    let sales = store::flash_sale::list_without_units(&mut *app.db.acquire().await?).await?;
-    for (sale, units) in sales {
-        make_units(app, sale, units).await?;
+/// Does for all sales what takes long, in chunks with a transaction each, and goes on where it was after a stop at any point. One
+/// worker at a time, as far as a lease can tell.
+pub async fn tend(app: &App) -> Result<(), ServiceError> {
+    if store::lease::take(&mut *app.db.acquire().await?, SALES, app.process, TURN).await?.is_none() {
+        return Ok(());
+    }
+    units::make_missing_units(app).await?;
+    let over = store::flash_sale::list_over(&mut *app.db.acquire().await?, app.clock.now()).await?;
+    for sale in &over {
+        cancel::call_off_orders(app, sale).await?;
+        units::give_back(app, sale).await?;
     }
     Ok(())
 }
 
-/// Makes the unit rows of one sale, from the first one missing, and lets it open.
-pub async fn make_units(app: &App, sale: FlashSaleId, units: i32) -> Result<(), ServiceError> {
-    let mut made = store::flash_sale::get_last_unit(&mut *app.db.acquire().await?, sale).await?;
-    while made < units {
-        let to = (made + UNITS_PER_CHUNK).min(units);
-        store::flash_sale::insert_units(&mut *app.db.acquire().await?, sale, made + 1, to).await?;
-        made = to;
-    }
-    store::flash_sale::update_units_ready(&mut *app.db.acquire().await?, sale, app.clock.now()).await?;
-    Ok(())
-}
-
-fn first_invalid(input: &Schedule, currency: crate::domain::money::Currency) -> Option<InvalidInput> {
+fn check(app: &App, input: &Schedule) -> Result<(), InvalidInput> {
+    check_price(app, input.price)?;
     let rules = [
-        (input.price.minor > 0, InvalidInput::new(&["price"], "More than nothing.")),
-        (input.price.currency == currency, InvalidInput::new(&["price"], "In the shop's currency.")),
         (input.closes_at > input.opens_at, InvalidInput::new(&["closesAt"], "After opensAt.")),
         ((1..=MAX_UNITS).contains(&input.units), InvalidInput::new(&["units"], "1 to 10,000,000.")),
         ((1..=999).contains(&input.per_customer_limit), InvalidInput::new(&["perCustomerLimit"], "1 to 999.")),
         ((30..=86_400).contains(&input.hold.num_seconds()), InvalidInput::new(&["holdSeconds"], "30 to 86,400.")),
     ];
-    rules.into_iter().find_map(|(holds, invalid)| (!holds).then_some(invalid))
+    rules.into_iter().find_map(|(holds, invalid)| (!holds).then_some(invalid)).map_or(Ok(()), Err)
 }

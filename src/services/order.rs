@@ -15,7 +15,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 pub use self::{
-    cancel::cancel,
+    cancel::{call_off, cancel},
     check_out::{CheckOut, CheckedOut, check_out},
     fulfil::{mark_delivered, mark_preparing, mark_shipped},
     retry::retry_payment,
@@ -24,7 +24,11 @@ pub use self::{
     schedule::advance_due,
     shipping::set_shipping_address,
 };
-use super::{InvalidInput, ServiceError, leader::Term};
+use super::{
+    InvalidInput, ServiceError,
+    idempotency::{ClientKey, Request},
+    leader::Term,
+};
 use crate::{
     app::App,
     domain::{
@@ -34,7 +38,7 @@ use crate::{
     },
     store::{
         self,
-        idempotency::{Earlier, Key},
+        idempotency::Earlier,
         lease::LEADER,
         order::{Order, Step},
         stock::Claim,
@@ -93,9 +97,9 @@ pub enum Actor {
 }
 
 impl Actor {
-    const fn id(self) -> CustomerId {
+    const fn key(self, key: Uuid) -> ClientKey {
         match self {
-            Self::Customer(id) | Self::Staff(id) => id,
+            Self::Customer(customer) | Self::Staff(customer) => ClientKey { customer, key },
         }
     }
 
@@ -134,28 +138,10 @@ pub enum Changed {
     NotClaimed(Claim),
 }
 
-/// The key of a change, and what was asked for under it.
-struct Request {
-    mutation: &'static str,
-    key: Uuid,
-    hash: Vec<u8>,
-}
-
-impl Request {
-    fn new(app: &App, mutation: &'static str, key: Uuid, asked_for: &impl serde::Serialize) -> Result<Self, ServiceError> {
-        Ok(Self { mutation, key, hash: app.sealing.request_fingerprint(&serde_json::to_vec(asked_for)?) })
-    }
-
-    fn key(&self, actor: Actor) -> Key<'_> {
-        Key { customer: actor.id(), mutation: self.mutation, key: self.key, request_hash: &self.hash }
-    }
-}
-
 /// A change under way: one transaction with the order's row locked. Dropped unfinished, it leaves nothing behind.
 struct Change {
     tx: Transaction<'static, Postgres>,
     order: [Order; 1],
-    actor: Actor,
     request: Option<Request>,
 }
 
@@ -173,13 +159,13 @@ impl Change {
             return Err(ServiceError::NoAccount);
         }
         if let Some(request) = &request {
-            match store::idempotency::find(&mut tx, &request.key(actor)).await? {
+            match store::idempotency::find(&mut tx, &request.key()).await? {
                 Earlier::Same(_) => return Ok(Err(Changed::Done(id))),
                 Earlier::Different => return Ok(Err(Changed::KeyReused)),
                 Earlier::None => {}
             }
         }
-        Ok(Ok(Self { tx, order: [order], actor, request }))
+        Ok(Ok(Self { tx, order: [order], request }))
     }
 
     const fn order(&self) -> &Order {
@@ -195,7 +181,7 @@ impl Change {
     async fn finish(mut self, app: &App) -> Result<Changed, ServiceError> {
         let (id, customer) = (self.order().id, self.order().customer_id);
         if let Some(request) = &self.request {
-            match store::idempotency::insert(&mut self.tx, &request.key(self.actor), id.0, app.clock.now()).await {
+            match store::idempotency::insert(&mut self.tx, &request.key(), id.0, app.clock.now()).await {
                 // At the same moment, for another order: the row that is locked here was not that one's.
                 Err(error) if error.violates(store::idempotency::KEY_ONCE) => return Ok(Changed::KeyReused),
                 inserted => inserted?,

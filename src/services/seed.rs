@@ -166,9 +166,9 @@ async fn schedule(
         per_customer_limit,
         hold: TimeDelta::minutes(5),
     };
-    match flash_sale::schedule(app, &schedule).await? {
+    match flash_sale::schedule(app, &schedule, None).await? {
         Scheduled::Done(id) => {
-            flash_sale::make_units(app, id, units).await?;
+            flash_sale::make_units(app, id).await?;
             Ok(id)
         }
         refused => {

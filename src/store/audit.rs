@@ -17,10 +17,12 @@ pub struct Invariant {
 pub const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "I1",
-        description: "Each sale has exactly its units, and its live and paid orders together no more than those",
+        description: "Each sale has exactly its units, less those that went back to the ordinary stock, and its live and paid orders together no more than all",
         sql: "SELECT count(*) FROM flash_sale s
                WHERE s.units_ready_at IS NOT NULL
                  AND (s.total_units <> (SELECT count(*) FROM stock_unit u WHERE u.sale_id = s.id)
+                                       + (SELECT coalesce(sum(m.quantity), 0) FROM stock_movement m
+                                           WHERE m.flash_sale_id = s.id AND m.kind = 'DEALLOCATED')
                       OR s.total_units < (SELECT coalesce(sum(l.quantity), 0)
                                             FROM order_line l JOIN orders o ON o.id = l.order_id
                                            WHERE l.flash_sale_id = s.id

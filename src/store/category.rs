@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::StoreError;
+use super::{StoreError, expect_one};
 use crate::domain::ids::CategoryId;
 
 #[derive(Clone, Debug)]
@@ -65,4 +65,59 @@ pub async fn insert_if_new(db: &mut PgConnection, category: &Category, at: DateT
         at,
     );
     Ok(id.fetch_one(db).await?)
+}
+
+/// The constraint that a slug which is taken breaks.
+pub const SLUG_UNIQUE: &str = "category_slug_unique";
+/// The constraint of a slug's form.
+pub const SLUG_FORM: &str = "category_slug_form";
+/// The constraint that a parent which is not there breaks; and, when a category is deleted, one that has children.
+pub const PARENT_EXISTS: &str = "category_parent_id_fkey";
+/// The constraints that a category breaks which would be below itself.
+pub const NOT_BELOW_ITSELF: [&str; 2] = ["category_no_cycle", "category_not_its_own_parent"];
+
+pub async fn insert(db: &mut PgConnection, category: &Category, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO category (id, parent_id, slug, name, created_at) VALUES ($1, $2, $3, $4, $5)",
+        category.id as _,
+        category.parent_id as _,
+        category.slug,
+        category.name,
+        at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The category, locked until the transaction ends.
+pub async fn lock(db: &mut PgConnection, id: CategoryId) -> Result<Option<Category>, StoreError> {
+    let row = sqlx::query_as!(
+        Category,
+        r#"SELECT id AS "id: CategoryId", parent_id AS "parent_id: CategoryId", slug, name FROM category WHERE id = $1 FOR NO KEY UPDATE"#,
+        id as _,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// Writes a category, and with its parent moves it and all that is below. Call with the row locked.
+pub async fn update(db: &mut PgConnection, category: &Category) -> Result<(), StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE category SET parent_id = $2, slug = $3, name = $4 WHERE id = $1",
+        category.id as _,
+        category.parent_id as _,
+        category.slug,
+        category.name,
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "category")
+}
+
+/// Deletes a category; as it was, or `None` when there is none. The constraints refuse one that has children or products.
+pub async fn delete(db: &mut PgConnection, id: CategoryId) -> Result<Option<Category>, StoreError> {
+    let row = sqlx::query_as!(
+        Category,
+        r#"DELETE FROM category WHERE id = $1 RETURNING id AS "id: CategoryId", parent_id AS "parent_id: CategoryId", slug, name"#,
+        id as _,
+    );
+    Ok(row.fetch_optional(db).await?)
 }

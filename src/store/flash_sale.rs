@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Page, StoreError};
+use super::{Page, StoreError, expect_one};
 use crate::domain::{
     flash_sale::{FlashSalePhase, SaleUnits, SaleWindow},
     ids::{CustomerId, FlashSaleId, ProductId},
@@ -179,7 +179,7 @@ pub async fn find_sold_out(db: &mut PgConnection, id: FlashSaleId, known_orders:
                        THEN ARRAY(SELECT customer_id FROM purchase_quota q WHERE q.sale_id = s.id AND q.orders > 0)
                   END AS "buyers: Vec<CustomerId>"
              FROM flash_sale_live s
-            WHERE s.id = $1 AND s.units_ready_at IS NOT NULL
+            WHERE s.id = $1 AND s.units_ready_at IS NOT NULL AND s.cancelled_at IS NULL
               AND NOT EXISTS (SELECT 1 FROM stock_unit u WHERE u.sale_id = s.id AND u.order_id IS NULL)"#,
         id as _,
         known_orders,
@@ -223,15 +223,17 @@ pub async fn list_live(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Sales whose units are not all there yet, oldest first.
-pub async fn list_without_units(db: &mut PgConnection) -> Result<Vec<(FlashSaleId, i32)>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT id AS "id: FlashSaleId", total_units FROM flash_sale
-            WHERE units_ready_at IS NULL AND cancelled_at IS NULL ORDER BY opens_at"#
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.total_units)).collect())
+/// Sales whose units are not all there yet, by their opening.
+pub async fn list_without_units(db: &mut PgConnection) -> Result<Vec<FlashSaleId>, StoreError> {
+    let ids = sqlx::query_scalar!(r#"SELECT id AS "id: FlashSaleId" FROM flash_sale WHERE units_ready_at IS NULL ORDER BY opens_at"#);
+    Ok(ids.fetch_all(db).await?)
+}
+
+/// How many units a sale is to have whose units are not all there yet, its row locked until the transaction ends.
+pub async fn lock_without_units(db: &mut PgConnection, sale: FlashSaleId) -> Result<Option<i32>, StoreError> {
+    let units =
+        sqlx::query_scalar!("SELECT total_units FROM flash_sale WHERE id = $1 AND units_ready_at IS NULL FOR NO KEY UPDATE", sale as _,);
+    Ok(units.fetch_optional(db).await?)
 }
 
 /// The highest unit row of a sale; 0 when there is none.
@@ -275,10 +277,10 @@ pub async fn insert(db: &mut PgConnection, sale: &NewFlashSale, at: DateTime<Utc
     Ok(())
 }
 
-/// Inserts the unit rows `from..=to`; rows that are there already stay.
+/// Inserts the unit rows `from..=to`. Call with the sale's row locked.
 pub async fn insert_units(db: &mut PgConnection, sale: FlashSaleId, from: i32, to: i32) -> Result<(), StoreError> {
     sqlx::query!(
-        "INSERT INTO stock_unit (sale_id, seq) SELECT $1, seq FROM generate_series($2::integer, $3::integer) AS seq ON CONFLICT DO NOTHING",
+        "INSERT INTO stock_unit (sale_id, seq) SELECT $1, seq FROM generate_series($2::integer, $3::integer) AS seq",
         sale as _,
         from,
         to,
@@ -288,8 +290,77 @@ pub async fn insert_units(db: &mut PgConnection, sale: FlashSaleId, from: i32, t
     Ok(())
 }
 
-/// Lets a sale open: all its units are there. Twice is once.
+/// Lets a sale open: all its units are there. Call with the row locked.
 pub async fn update_units_ready(db: &mut PgConnection, sale: FlashSaleId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE flash_sale SET units_ready_at = $2 WHERE id = $1 AND units_ready_at IS NULL", sale as _, at).execute(db).await?;
+    let updated = sqlx::query!("UPDATE flash_sale SET units_ready_at = $2 WHERE id = $1", sale as _, at);
+    expect_one(updated.execute(db).await?.rows_affected(), "flash sale")
+}
+
+/// Cancels a sale that has not closed at `at`; false when there is none, or it is cancelled already.
+pub async fn update_cancelled(db: &mut PgConnection, sale: FlashSaleId, reason: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE flash_sale SET cancelled_at = $3, cancel_reason = $2 WHERE id = $1 AND cancelled_at IS NULL AND closes_at > $3",
+        sale as _,
+        reason,
+        at,
+    );
+    Ok(updated.execute(db).await?.rows_affected() == 1)
+}
+
+/// A sale in which nothing is sold any more, while units of it may be free.
+pub struct SaleOver {
+    pub id: FlashSaleId,
+    pub product_id: ProductId,
+    pub total_units: i32,
+    /// Why it was cancelled; of one that has closed there is none.
+    pub cancel_reason: Option<String>,
+}
+
+/// Sales that have closed or were cancelled, as far as their free units have not all gone back.
+pub async fn list_over(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<SaleOver>, StoreError> {
+    let rows = sqlx::query_as!(
+        SaleOver,
+        r#"SELECT id AS "id: FlashSaleId", product_id AS "product_id: ProductId", total_units, cancel_reason
+             FROM flash_sale
+            WHERE units_returned_at IS NULL AND units_ready_at IS NOT NULL AND (closes_at <= $1 OR cancelled_at IS NOT NULL)
+            ORDER BY closes_at, id"#,
+        now,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Deletes free units of a sale, at most `limit`; how many there were. A unit that is just being bought is left to its buyer.
+pub async fn delete_free_units(db: &mut PgConnection, sale: FlashSaleId, limit: i64) -> Result<i32, StoreError> {
+    let deleted = sqlx::query!(
+        "DELETE FROM stock_unit
+          WHERE sale_id = $1
+            AND seq = ANY (ARRAY(SELECT seq FROM stock_unit WHERE sale_id = $1 AND order_id IS NULL LIMIT $2 FOR UPDATE SKIP LOCKED))",
+        sale as _,
+        limit,
+    );
+    Ok(i32::try_from(deleted.execute(db).await?.rows_affected()).unwrap_or(i32::MAX))
+}
+
+/// Locks a sale's row until the transaction ends. Whoever is just releasing units of the sale is waited for.
+pub async fn lock(db: &mut PgConnection, sale: FlashSaleId) -> Result<(), StoreError> {
+    sqlx::query!("SELECT 1 AS one FROM flash_sale WHERE id = $1 FOR UPDATE", sale as _).fetch_one(db).await?;
+    Ok(())
+}
+
+/// Says that all free units of a sale have gone back, if they have; of a cancelled one, not before its open orders are called off.
+/// A unit that is just being bought still counts as free. Call with the row locked.
+pub async fn update_units_returned(db: &mut PgConnection, sale: FlashSaleId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE flash_sale s SET units_returned_at = $2
+          WHERE s.id = $1
+            AND NOT EXISTS (SELECT FROM stock_unit u WHERE u.sale_id = $1 AND u.order_id IS NULL)
+            AND (s.cancelled_at IS NULL
+                 OR NOT EXISTS (SELECT FROM stock_unit u JOIN orders o ON o.id = u.order_id
+                                 WHERE u.sale_id = $1 AND o.status IN ('AWAITING_PAYMENT', 'EXPIRING', 'PAID', 'PREPARING')))",
+        sale as _,
+        at,
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }

@@ -60,6 +60,21 @@ pub async fn insert(db: &mut PgConnection, key: &Key<'_>, result: Uuid, at: Date
     Ok(())
 }
 
+/// The same unless the key is there already; false when it is. Waits for a transaction that is inserting it.
+pub async fn insert_if_new(db: &mut PgConnection, key: &Key<'_>, result: Uuid, at: DateTime<Utc>) -> Result<bool, StoreError> {
+    let inserted = sqlx::query!(
+        "INSERT INTO idempotency_key (customer_id, mutation, key, request_hash, result_id, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT DO NOTHING",
+        key.customer as _,
+        key.mutation,
+        key.key,
+        key.request_hash,
+        result,
+        at,
+    );
+    Ok(inserted.execute(db).await?.rows_affected() == 1)
+}
+
 /// Forgets keys from before `horizon`, at most `limit` at once; how many there were.
 pub async fn delete_before(db: &mut PgConnection, horizon: DateTime<Utc>, limit: i64) -> Result<u64, StoreError> {
     let deleted = sqlx::query!(

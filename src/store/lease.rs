@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use super::StoreError;
 
-/// The lease of whoever ends holds, makes units, and cleans up.
+/// The lease of whoever ends holds and cleans up.
 pub const LEADER: &str = "leader";
 /// The lease of whoever compares the provider's charges with our payments.
 pub const RECONCILIATION: &str = "reconciliation";
+/// The lease of whoever makes units, and calls off and empties sales.
+pub const SALES: &str = "sales";
 
 /// Takes the lease, or renews it, for `lasting`, by the database's clock; the term, or `None` while another one holds it.
 pub async fn take(db: &mut PgConnection, name: &str, holder: Uuid, lasting: Duration) -> Result<Option<i64>, StoreError> {

@@ -221,6 +221,20 @@ pub async fn lock_unchanged(
     Ok(orders.fetch_all(db).await?)
 }
 
+/// Orders that hold one of these units of a sale and can still be called off, locked in the order of their ids.
+pub async fn lock_open_in_sale(db: &mut PgConnection, sale: FlashSaleId, first: i32, last: i32) -> Result<Vec<Order>, StoreError> {
+    let orders = select_orders!(
+        "WHERE o.status IN ('AWAITING_PAYMENT', 'PAID', 'PREPARING')
+           AND o.id IN (SELECT u.order_id FROM stock_unit u WHERE u.sale_id = $1 AND u.seq BETWEEN $2 AND $3)
+         ORDER BY o.id
+           FOR UPDATE",
+        sale as _,
+        first,
+        last,
+    );
+    Ok(orders.fetch_all(db).await?)
+}
+
 /// A customer's newest orders with their versions: what a subscription compares.
 pub async fn list_versions_for_customers(
     db: &mut PgConnection,

@@ -5,7 +5,7 @@ pub mod search;
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
 
-use super::{Page, StoreError};
+use super::{Page, StoreError, expect_one};
 use crate::domain::{
     ids::{CategoryId, ProductId},
     money::{Currency, Money},
@@ -33,11 +33,12 @@ impl Product {
     }
 }
 
-/// What a listing shows; archived products never.
+/// What a listing shows; no archived products unless it says so.
 #[derive(Clone, Debug, Default)]
 pub struct ProductFilter {
     /// Words that must be found.
     pub search: Option<String>,
+    pub archived: Archived,
     pub category: Option<CategoryId>,
     pub min_price_minor: Option<i64>,
     pub max_price_minor: Option<i64>,
@@ -45,6 +46,15 @@ pub struct ProductFilter {
     /// With (or without) a sale that is open at `now`.
     pub in_flash_sale: Option<bool>,
     pub now: DateTime<Utc>,
+}
+
+/// Which side of the archive a listing shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Archived {
+    #[default]
+    Never,
+    Only,
+    Too,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +154,11 @@ pub async fn count(db: &mut PgConnection, filter: &ProductFilter) -> Result<i64,
 }
 
 fn push_filter(query: &mut QueryBuilder<'_, Postgres>, filter: &ProductFilter) {
-    query.push("p.archived_at IS NULL");
+    query.push(match filter.archived {
+        Archived::Never => "p.archived_at IS NULL",
+        Archived::Only => "p.archived_at IS NOT NULL",
+        Archived::Too => "true",
+    });
     if let Some(category) = filter.category {
         // The category and everything below it.
         query
@@ -203,4 +217,51 @@ pub async fn lock(db: &mut PgConnection, id: ProductId) -> Result<Option<Product
 pub async fn take_available(db: &mut PgConnection, id: ProductId, units: i32) -> Result<bool, StoreError> {
     let taken = sqlx::query!("UPDATE product SET available = available - $2 WHERE id = $1 AND available >= $2", id as _, units);
     Ok(taken.execute(db).await?.rows_affected() == 1)
+}
+
+/// The constraint that a category which is not there breaks.
+pub const CATEGORY_EXISTS: &str = "product_category_id_fkey";
+
+pub async fn insert(db: &mut PgConnection, product: &Product) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO product (id, category_id, title, description, images, price_minor, currency, available, archived_at, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        product.id as _,
+        product.category_id as _,
+        product.title,
+        product.description,
+        &product.images,
+        product.price_minor,
+        product.currency as _,
+        product.available,
+        product.archived_at,
+        product.created_at,
+        product.updated_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes everything that staff may change of a product; the stock is not among it. Call with the row locked.
+pub async fn update(db: &mut PgConnection, product: &Product) -> Result<(), StoreError> {
+    let updated = sqlx::query!(
+        "UPDATE product SET category_id = $2, title = $3, description = $4, images = $5, price_minor = $6, archived_at = $7, updated_at = $8
+          WHERE id = $1",
+        product.id as _,
+        product.category_id as _,
+        product.title,
+        product.description,
+        &product.images,
+        product.price_minor,
+        product.archived_at,
+        product.updated_at,
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "product")
+}
+
+/// Puts units into the ordinary stock, or takes them out when there are fewer than none. Call with the row locked.
+pub async fn add_available(db: &mut PgConnection, id: ProductId, units: i32, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let updated = sqlx::query!("UPDATE product SET available = available + $2, updated_at = $3 WHERE id = $1", id as _, units, at);
+    expect_one(updated.execute(db).await?.rows_affected(), "product")
 }

@@ -1,9 +1,9 @@
-//! Stock: movements, and units that come back. (Those of a purchase are taken by `buy_now`, see purchase.rs.)
+//! Stock: movements, and what orders take and give back. (Purchases take their units by `buy_now`, see purchase.rs.)
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::StoreError;
+use super::{Page, StoreError};
 use crate::domain::{
     ids::{FlashSaleId, OrderId, ProductId, StockMovementId},
     stock::StockMovementKind,
@@ -69,7 +69,8 @@ pub async fn claim_order(
 
 /// Gives what these orders hold back: units, quota and counters of sales, ordinary stock, and a movement each. What an order
 /// does not hold (any more) is left alone, so that twice is once: a flash line holds while it has units, an ordinary one while
-/// its movements add up to less than nothing. Call with the orders' rows locked.
+/// its movements add up to less than nothing. Units of a sale that is over and emptied go to the ordinary stock at once. Call with the
+/// orders' rows locked.
 ///
 /// `kind` says why: `Released` before the goods have left, `Returned` when they are back.
 pub async fn release_units(
@@ -79,6 +80,17 @@ pub async fn release_units(
     slot: i16,
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    // Sales before quotas: while units come free here, nobody may find that none is, see `update_units_returned`.
+    sqlx::query!(
+        "SELECT 1 AS one
+           FROM flash_sale s
+          WHERE s.id IN (SELECT flash_sale_id FROM order_line WHERE order_id = ANY($1))
+          ORDER BY s.id
+            FOR SHARE",
+        orders as _,
+    )
+    .fetch_all(&mut *db)
+    .await?;
     // Quotas before units, by (sale, customer): the lock order of every writer.
     sqlx::query!(
         "SELECT 1 AS one
@@ -104,10 +116,16 @@ pub async fn release_units(
     .fetch_all(&mut *db)
     .await?;
     sqlx::query!(
-        "WITH freed AS (
-             UPDATE stock_unit SET order_id = NULL WHERE order_id = ANY($1)
+        "WITH emptied AS (
+             SELECT s.id FROM flash_sale s
+              WHERE s.units_returned_at IS NOT NULL AND s.id IN (SELECT flash_sale_id FROM order_line WHERE order_id = ANY($1))
+         ), freed AS (
+             UPDATE stock_unit SET order_id = NULL WHERE order_id = ANY($1) AND sale_id NOT IN (SELECT id FROM emptied)
+         ), gone AS (
+             DELETE FROM stock_unit WHERE order_id = ANY($1) AND sale_id IN (SELECT id FROM emptied)
          ), line AS (
              SELECT l.order_id, l.flash_sale_id, l.product_id, o.customer_id, l.quantity,
+                    l.flash_sale_id IS NULL AS is_ordinary, l.flash_sale_id IN (SELECT id FROM emptied) AS is_deallocated,
                     EXISTS (SELECT 1 FROM payment p
                              WHERE p.order_id = l.order_id AND p.status IN ('CAPTURED', 'PARTLY_REFUNDED', 'REFUNDED')) AS was_sold
                FROM order_line l
@@ -131,11 +149,13 @@ pub async fn release_units(
          ), stock AS (
              UPDATE product p
                 SET available = p.available + x.quantity
-               FROM (SELECT product_id, sum(quantity) AS quantity FROM line WHERE flash_sale_id IS NULL GROUP BY 1) x
+               FROM (SELECT product_id, sum(quantity) AS quantity FROM line WHERE is_ordinary OR is_deallocated GROUP BY 1) x
               WHERE p.id = x.product_id
          )
          INSERT INTO stock_movement (id, kind, quantity, product_id, flash_sale_id, order_id, at)
-         SELECT gen_random_uuid(), $4, quantity, product_id, flash_sale_id, order_id, $3 FROM line",
+         SELECT gen_random_uuid(), $4::text, quantity, product_id, flash_sale_id, order_id, $3::timestamptz FROM line
+          UNION ALL
+         SELECT gen_random_uuid(), 'DEALLOCATED', quantity, product_id, flash_sale_id, order_id, $3 FROM line WHERE is_deallocated",
         orders as _,
         slot,
         at,
@@ -167,4 +187,78 @@ pub async fn record_sold(db: &mut PgConnection, orders: &[OrderId], slot: i16, a
     .execute(db)
     .await?;
     Ok(())
+}
+
+#[derive(Clone, Debug)]
+pub struct StockMovement {
+    pub id: StockMovementId,
+    pub kind: StockMovementKind,
+    pub quantity: i32,
+    pub product_id: ProductId,
+    pub flash_sale_id: Option<FlashSaleId>,
+    pub order_id: Option<OrderId>,
+    pub reason: Option<String>,
+    pub at: DateTime<Utc>,
+}
+
+/// What a list of movements is narrowed to; all of them when nothing is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StockMovementFilter {
+    pub product: Option<ProductId>,
+    pub sale: Option<FlashSaleId>,
+}
+
+/// A movement's place in a list.
+#[derive(Clone, Copy, Debug)]
+pub struct StockMovementPosition {
+    pub at: DateTime<Utc>,
+    pub id: StockMovementId,
+}
+
+/// One page of movements, newest first.
+pub async fn list_movements(
+    db: &mut PgConnection,
+    filter: StockMovementFilter,
+    after: Option<StockMovementPosition>,
+    size: usize,
+) -> Result<Page<StockMovement>, StoreError> {
+    let rows = sqlx::query_as!(
+        StockMovement,
+        r#"SELECT id AS "id: StockMovementId", kind AS "kind: StockMovementKind", quantity, product_id AS "product_id: ProductId",
+                  flash_sale_id AS "flash_sale_id: FlashSaleId", order_id AS "order_id: OrderId", reason, at
+             FROM stock_movement
+            WHERE ($1::uuid IS NULL OR product_id = $1)
+              AND ($2::uuid IS NULL OR flash_sale_id = $2)
+              AND ($3::timestamptz IS NULL OR (at, id) < ($3, $4::uuid))
+            ORDER BY at DESC, id DESC
+            LIMIT $5"#,
+        filter.product as _,
+        filter.sale as _,
+        after.map(|position| position.at),
+        after.map(|position| position.id) as _,
+        i64::try_from(size + 1).unwrap_or(i64::MAX),
+    );
+    Ok(Page::from_surplus(rows.fetch_all(db).await?, size))
+}
+
+pub async fn count_movements(db: &mut PgConnection, filter: StockMovementFilter) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM stock_movement
+            WHERE ($1::uuid IS NULL OR product_id = $1) AND ($2::uuid IS NULL OR flash_sale_id = $2)"#,
+        filter.product as _,
+        filter.sale as _,
+    );
+    Ok(count.fetch_one(db).await?)
+}
+
+pub async fn find_movement(db: &mut PgConnection, id: StockMovementId) -> Result<Option<StockMovement>, StoreError> {
+    let row = sqlx::query_as!(
+        StockMovement,
+        r#"SELECT id AS "id: StockMovementId", kind AS "kind: StockMovementKind", quantity, product_id AS "product_id: ProductId",
+                  flash_sale_id AS "flash_sale_id: FlashSaleId", order_id AS "order_id: OrderId", reason, at
+             FROM stock_movement
+            WHERE id = $1"#,
+        id as _,
+    );
+    Ok(row.fetch_optional(db).await?)
 }

@@ -43,6 +43,7 @@ mod search;
 mod sessions;
 mod smtp;
 mod socket_abuse;
+mod staff_catalogue;
 mod stampede;
 mod subscriptions;
 mod trusted_documents;

@@ -29,7 +29,7 @@ const NOTE: &str = "behind Ann's red door";
 /// object that it belongs to.
 const OBJECTS: &[(&str, Sees, &str)] = &[
     ("Address", Sees::Owner, "city countryCode id isDefault line1 line2 phone postalCode recipient"),
-    ("AdminQuery", Sees::Staff, "audit breakers customer customerByEmail deadLetters orderByNumber orders queues"),
+    ("AdminQuery", Sees::Staff, "audit breakers customer customerByEmail deadLetters orderByNumber orders products queues stockMovements"),
     ("AuditInvariant", Sees::Staff, "description name violations"),
     ("AuditReport", Sees::Staff, "checkedAt invariants ok"),
     ("Breaker", Sees::Staff, "failureRate name since state"),
@@ -70,6 +70,7 @@ const OBJECTS: &[(&str, Sees, &str)] = &[
     ("QueueStats", Sees::Staff, "deadLetters delayed inFlight name oldestReadyAgeSeconds ready"),
     ("Refund", Sees::OwnerAndStaff, "amount createdAt id reason status"),
     ("Session", Sees::Owner, "createdAt current expiresAt id lastUsedAt userAgent"),
+    ("StockMovement", Sees::Staff, "at flashSale id kind order product quantity reason"),
     ("ShippingAddress", Sees::WithItsParent, "city countryCode line1 line2 phone postalCode recipient"),
     ("WishlistItem", Sees::Owner, "addedAt id note notifyOnSale product"),
 ];
@@ -183,8 +184,30 @@ pub fn mutations(ann: &Ann) -> Vec<(&'static str, Value, [&'static str; 3])> {
             json!({ "orderId": parcel, "resolution": "RESUME", "note": "x", "idempotencyKey": key() }),
             staff_alone("WRONG_STATE"),
         ),
+        ("saveCategory", json!({ "slug": "new", "name": "x" }), staff_alone("done")),
+        ("saveCategory", json!({ "id": ann.category, "slug": "renamed", "name": "x", "parentId": null }), staff_alone("done")),
+        ("removeCategory", json!({ "id": ann.category }), staff_alone("WRONG_STATE")),
+        (
+            "createProduct",
+            json!({ "title": "x", "description": "x", "price": "1", "stock": 1, "idempotencyKey": key() }),
+            staff_alone("done"),
+        ),
+        ("updateProduct", json!({ "id": ann.product, "title": "x" }), staff_alone("done")),
+        (
+            "adjustStock",
+            json!({ "productId": ann.product, "delta": 1, "expectedAvailable": 0, "reason": "x", "idempotencyKey": key() }),
+            staff_alone("done"),
+        ),
+        (
+            "scheduleFlashSale",
+            json!({ "productId": ann.product, "price": "1", "units": 1, "perCustomerLimit": 1, "idempotencyKey": key(),
+                    "opensAt": "2100-01-01T00:00:00Z", "closesAt": "2100-01-02T00:00:00Z" }),
+            staff_alone("done"),
+        ),
         ("replayDeadLetters", json!({ "ids": [letter] }), staff_alone("done")),
         ("discardDeadLetters", json!({ "ids": [letter] }), staff_alone("nothing")),
+        // Last: nothing is bought in it any more.
+        ("cancelFlashSale", json!({ "id": ann.sale, "reason": "x" }), staff_alone("done")),
     ]
 }
 
@@ -208,6 +231,7 @@ pub struct Ann {
     sale: String,
     product: String,
     category: String,
+    movement: String,
 }
 
 impl Ann {
@@ -238,6 +262,8 @@ impl Ann {
         client.add_to_cart(product, 1).await;
         let wish = "mutation($input: AddToWishlistInput!) { addToWishlist(input: $input) { item { id } } }";
         client.send(wish, json!({ "input": { "productId": product.to_string(), "note": WISH } })).await;
+        let movement: Uuid =
+            sqlx::query_scalar("SELECT id FROM stock_movement WHERE kind = 'SOLD' LIMIT 1").fetch_one(&test.app.db).await.unwrap();
         let query = "query($id: ID!) {
             viewer { id addresses { id } sessions { id } cart { id lines { id } } wishlist { nodes { id } } }
             order(id: $id) { number payments { id refunds { id } } lines { product { id category { id } } } } }";
@@ -255,6 +281,7 @@ impl Ann {
             cart: at("/viewer/cart/id"),
             cart_line: at("/viewer/cart/lines/0/id"),
             wish: at("/viewer/wishlist/nodes/0/id"),
+            movement: format!("move_{}", movement.simple()),
             sale: sale.to_string(),
             product: at("/order/lines/0/product/id"),
             category: at("/order/lines/0/product/category/id"),
@@ -279,6 +306,7 @@ impl Ann {
             ("Refund", &self.refund),
             ("Session", &self.session),
             ("WishlistItem", &self.wish),
+            ("StockMovement", &self.movement),
         ])
     }
 
@@ -489,7 +517,7 @@ async fn every_mutation_leaves_what_is_not_the_callers_alone() {
 
     // One's own order never goes to somebody else's address.
     let bob = test.customer().await;
-    let sale = whitemonday::domain::ids::FlashSaleId::parse(&ann.sale).unwrap();
+    let sale = test.open_sale(1, 1).await;
     let order = bob.must_buy(sale, 1, json!({})).await;
     let before = digest(&test).await;
     let payload = change(&bob, "setShippingAddress", json!({ "orderId": order, "addressId": ann.address })).await;
@@ -618,6 +646,8 @@ async fn what_is_for_staff_is_for_staff_alone_and_sessions_and_reasons_have_rule
         ("customerByEmail", format!("customerByEmail(email: \"{ANN}\") {{ id }}")),
         ("deadLetters", "deadLetters { nodes { id } }".to_owned()),
         ("orderByNumber", format!("orderByNumber(number: \"{}\") {{ id }}", ann.order_number)),
+        ("products", "products { nodes { id } }".to_owned()),
+        ("stockMovements", "stockMovements { nodes { id } }".to_owned()),
         ("orders", format!("orders(filter: {{ customerId: \"{}\" }}) {{ nodes {{ id }} }}", ann.id)),
         ("queues", "queues { name }".to_owned()),
     ] {

@@ -25,6 +25,10 @@ pub enum Letter<'a> {
     Cancelled {
         order_number: &'a str,
     },
+    /// The sale that an order was made in was called off, and the order with it.
+    SaleCancelled {
+        order_number: &'a str,
+    },
     /// Money has gone back.
     Refunded {
         order_number: &'a str,
@@ -67,6 +71,7 @@ impl Letter<'_> {
             Self::EmailChangeRequested => "email-change-requested",
             Self::AccountDeleted => "account-deleted",
             Self::Cancelled { .. } => "order-cancelled",
+            Self::SaleCancelled { .. } => "sale-cancelled",
             Self::Refunded { .. } => "order-refunded",
             Self::SaleScheduled { .. } => "sale-scheduled",
             Self::SaleOpening { .. } => "sale-opening",
@@ -150,6 +155,15 @@ impl Letter<'_> {
                 &format!("Order {order_number} is cancelled"),
                 &[&format!("Your order {order_number} is cancelled."), "If it was paid, the money goes back: we write again when it has."],
             ),
+            Self::SaleCancelled { order_number } => letter(
+                &format!("Order {order_number} is cancelled with its sale"),
+                &[
+                    &format!(
+                        "We had to call off the sale in which you made your order {order_number}. The order is cancelled: we are sorry."
+                    ),
+                    "If it was paid, the money goes back: we write again when it has.",
+                ],
+            ),
             Self::Refunded { order_number, amount } => letter(
                 &format!("Refund for order {order_number}"),
                 &[
@@ -231,6 +245,13 @@ impl Letter<'_> {
                 &format!("주문 {order_number}이(가) 취소되었습니다"),
                 &[
                     &format!("주문 {order_number}이(가) 취소되었습니다."),
+                    "이미 결제된 금액이 있으면 환불되며, 환불이 끝나면 다시 알려 드립니다.",
+                ],
+            ),
+            Self::SaleCancelled { order_number } => letter(
+                &format!("세일이 취소되어 주문 {order_number}이(가) 취소되었습니다"),
+                &[
+                    &format!("주문 {order_number}의 세일이 부득이하게 취소되어 주문도 함께 취소되었습니다. 불편을 드려 죄송합니다."),
                     "이미 결제된 금액이 있으면 환불되며, 환불이 끝나면 다시 알려 드립니다.",
                 ],
             ),

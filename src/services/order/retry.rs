@@ -33,7 +33,7 @@ pub async fn retry_payment(app: &App, actor: Actor, id: OrderId, payment_method:
 }
 
 async fn retry_once(app: &App, actor: Actor, id: OrderId, payment_method: &str, key: Uuid) -> Result<Changed, ServiceError> {
-    let request = Request::new(app, "retryPayment", key, &id.0)?;
+    let request = Request::new(app, "retryPayment", actor.key(key), &id.0)?;
     let mut change = match Change::begin(app, actor, id, Some(request)).await? {
         Ok(change) => change,
         Err(outcome) => return Ok(outcome),

@@ -20,7 +20,7 @@ pub async fn request_return(app: &App, actor: Actor, id: OrderId, reason: &str, 
     let Some(reason) = single_line(reason, MAX_REASON_CHARACTERS) else {
         return Ok(Changed::Invalid(InvalidInput::new(&["reason"], REASON_RULE)));
     };
-    let request = Request::new(app, "requestReturn", key, &(id.0, &reason))?;
+    let request = Request::new(app, "requestReturn", actor.key(key), &(id.0, &reason))?;
     let mut change = match Change::begin(app, actor, id, Some(request)).await? {
         Ok(change) => change,
         Err(outcome) => return Ok(outcome),
@@ -70,7 +70,7 @@ pub async fn refund(app: &App, actor: Actor, id: OrderId, amount: Option<Money>,
     let Some(reason) = single_line(reason, MAX_REASON_CHARACTERS) else {
         return Ok(Changed::Invalid(InvalidInput::new(&["reason"], REASON_RULE)));
     };
-    let request = Request::new(app, "refundOrder", key, &(id.0, amount.map(|amount| amount.minor), &reason))?;
+    let request = Request::new(app, "refundOrder", actor.key(key), &(id.0, amount.map(|amount| amount.minor), &reason))?;
     let mut change = match Change::begin(app, actor, id, Some(request)).await? {
         Ok(change) => change,
         Err(outcome) => return Ok(outcome),

@@ -43,7 +43,7 @@ pub async fn resolve_review(
     let Some(note) = single_line(note, MAX_NOTE_CHARACTERS) else {
         return Ok(Changed::Invalid(InvalidInput::new(&["note"], "One line of 1 to 500 characters.")));
     };
-    let request = Request::new(app, "resolveReview", key, &(id.0, resolution.as_str(), &note))?;
+    let request = Request::new(app, "resolveReview", actor.key(key), &(id.0, resolution.as_str(), &note))?;
     let mut change = match Change::begin(app, actor, id, Some(request)).await? {
         Ok(change) => change,
         Err(outcome) => return Ok(outcome),
