@@ -108,7 +108,8 @@ pub async fn release_units(
     sqlx::query!(
         "SELECT 1 AS one
            FROM product
-          WHERE id IN (SELECT product_id FROM order_line WHERE order_id = ANY($1) AND flash_sale_id IS NULL)
+          WHERE id IN (SELECT l.product_id FROM order_line l LEFT JOIN flash_sale s ON s.id = l.flash_sale_id
+                        WHERE l.order_id = ANY($1) AND (l.flash_sale_id IS NULL OR s.units_returned_at IS NOT NULL))
           ORDER BY id
             FOR NO KEY UPDATE",
         orders as _,

@@ -34,8 +34,8 @@ async fn sale_of(test: &TestApp, product: ProductId, units: i32, per_customer_li
         per_customer_limit,
         hold: TimeDelta::minutes(5),
     };
-    let Scheduled::Done(sale) = flash_sale::schedule(&test.app, &schedule).await.unwrap() else { panic!("it is scheduled") };
-    flash_sale::make_units(&test.app, sale, units).await.unwrap();
+    let Scheduled::Done(sale) = flash_sale::schedule(&test.app, &schedule, None).await.unwrap() else { panic!("it is scheduled") };
+    flash_sale::make_units(&test.app, sale).await.unwrap();
 }
 
 #[tokio::test]
