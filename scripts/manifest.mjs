@@ -9,7 +9,7 @@ const manifest = JSON.parse(readFileSync(file, "utf8"));
 const known = new Set(manifest.operations.map(({ id }) => id));
 
 let added = 0;
-for (const client of ["frontend-queries/web", "frontend-queries/mobile", "web/src/account"]) {
+for (const client of ["frontend-queries/web", "frontend-queries/mobile", "frontend-queries/admin", "web/src/account"]) {
   const names = readdirSync(new URL(`${client}/`, root)).filter((name) => name.endsWith(".graphql"));
   for (const name of names.sort()) {
     const text = readFileSync(new URL(`${client}/${name}`, root), "utf8");

@@ -88,6 +88,13 @@ async fn every_operation_of_the_mobile_client_runs() {
     assert!(used.iter().all(|name| PLACEHOLDERS.contains(&name.as_str())), "{used:?}");
 }
 
+#[tokio::test]
+async fn every_operation_of_the_admin_client_runs() {
+    let used = run_all("admin").await;
+    let of_staff = ["emptyCategoryId", "ownSaleId", "stockedProductId"];
+    assert!(of_staff.iter().all(|name| used.contains(*name)), "{used:?}");
+}
+
 #[test]
 fn both_clients_have_the_same_operations() {
     let names = |client| operations(client).into_keys().collect::<Vec<_>>();
@@ -96,7 +103,7 @@ fn both_clients_have_the_same_operations() {
 
 #[test]
 fn every_file_is_an_operation_of_its_name_with_a_comment_and_variables() {
-    for client in ["web", "mobile"] {
+    for client in ["web", "mobile", "admin"] {
         for (name, operation) in operations(client) {
             let (comment, document): (Vec<&str>, Vec<&str>) = operation.document.lines().partition(|line| line.starts_with('#'));
             assert!((1..=2).contains(&comment.len()), "{client}/{name}: a comment of one or two lines");
@@ -108,7 +115,8 @@ fn every_file_is_an_operation_of_its_name_with_a_comment_and_variables() {
     }
 }
 
-/// Runs a client's operations, each as a customer of its own, so that none disturbs another. Tells the placeholders used.
+/// Runs a client's operations, each as a customer of its own, so that none disturbs another; staff's as staff. Tells the placeholders
+/// used.
 async fn run_all(client: &str) -> BTreeSet<String> {
     let test = TestApp::start_with_jobs().await;
     let known = DemoAccount { email: KNOWN_EMAIL, name: "Kim Minji", role: Role::Customer };
@@ -119,8 +127,11 @@ async fn run_all(client: &str) -> BTreeSet<String> {
     // Everybody has the known password.
     test.execute("UPDATE customer SET password_hash = (SELECT password_hash FROM customer ORDER BY created_at LIMIT 1)").await;
     let mut used = BTreeSet::new();
+    let staff = test.staff().await;
     for ((name, operation), customer) in operations.into_iter().zip(customers) {
-        let mut visit = Visit { test: &test, sale, customer, used: &mut used };
+        let is_signed_in = client == "admin" || SIGNED_IN.contains(&name.as_str());
+        let customer = if client == "admin" { staff.clone() } else { customer };
+        let mut visit = Visit { test: &test, sale, customer, is_signed_in, used: &mut used };
         visit.run(&name, &operation).await;
     }
     test.finish().await;
@@ -132,13 +143,14 @@ struct Visit<'a> {
     test: &'a TestApp,
     sale: FlashSaleId,
     customer: Client,
+    is_signed_in: bool,
     used: &'a mut BTreeSet<String>,
 }
 
 impl Visit<'_> {
     async fn run(&mut self, name: &str, operation: &Operation) {
         let variables = self.filled(&operation.variables).await;
-        let client = if SIGNED_IN.contains(&name) { self.customer.clone() } else { self.test.anonymous() };
+        let client = if self.is_signed_in { self.customer.clone() } else { self.test.anonymous() };
         let data = match operation.kind {
             Kind::Query | Kind::Mutation => client.send(&operation.document, variables).await,
             Kind::Subscription => {
@@ -197,6 +209,11 @@ impl Visit<'_> {
                 self.customer.send(request, json!({ "input": { "newEmail": email, "password": PASSWORD } })).await;
                 self.test.token_mailed_to(&email, 1).await
             }
+            "emptyCategoryId" => {
+                let save = "mutation($input: SaveCategoryInput!) { saveCategory(input: $input) { category { id } } }";
+                let input = json!({ "slug": new_key(), "name": "Empty" });
+                text_at(&self.customer.send(save, json!({ "input": input })).await, "/saveCategory/category/id")
+            }
             "failedOrderId" => {
                 let order = self.customer.must_buy(self.sale, 1, json!({ "paymentMethod": "pm_card_chargeDeclined" })).await;
                 self.customer.until_order_is(&order, "PAYMENT_FAILED").await;
@@ -205,6 +222,7 @@ impl Visit<'_> {
             "flashSaleId" => self.sale.to_string(),
             "knownEmail" => KNOWN_EMAIL.to_owned(),
             "orderId" => self.customer.must_buy(self.sale, 1, json!({})).await,
+            "ownSaleId" => self.test.open_sale(1, 1).await.to_string(),
             "password" => PASSWORD.to_owned(),
             "productId" => self.read_of_sale("product { id }", "/flashSale/product/id").await,
             "refreshToken" => {
@@ -224,6 +242,11 @@ impl Visit<'_> {
                 let sessions = data["viewer"]["sessions"].as_array().unwrap();
                 let other = sessions.iter().find(|session| session["current"] == false).unwrap();
                 other["id"].as_str().unwrap().to_owned()
+            }
+            "stockedProductId" => {
+                let create = "mutation($input: CreateProductInput!) { createProduct(input: $input) { product { id } } }";
+                let input = json!({ "title": "Vacuum", "description": "", "price": "129000", "stock": 10 });
+                text_at(&self.customer.send(create, json!({ "input": input })).await, "/createProduct/product/id")
             }
             "uuid" => new_key(),
             "verificationToken" => {

@@ -41,7 +41,7 @@ fn every_operation_of_our_clients_is_in_the_manifest() {
     for (id, body) in &present {
         assert_eq!(*id, sha256(body));
     }
-    for client in ["frontend-queries/web", "frontend-queries/mobile", "web/src/account"] {
+    for client in ["frontend-queries/web", "frontend-queries/mobile", "frontend-queries/admin", "web/src/account"] {
         for entry in std::fs::read_dir(client).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "graphql") {
