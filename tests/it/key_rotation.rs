@@ -140,7 +140,7 @@ impl Load {
 
 const NOTE: &str = "Leave it at the door.";
 
-/// A sign-up, a log-in, a saved address, a wish for another e-mail address, and a purchase; the new account, signed in.
+/// A sign-up, a log-in, a saved address, a wish for another e-mail address, a wish with a note, and a purchase; the new account, signed in.
 async fn everything(buyer: &Client, sale: FlashSaleId) -> Client {
     let email = format!("{}@example.com", Uuid::new_v4().simple());
     let sign_up = "mutation($input: SignUpInput!) { signUp(input: $input) { accepted } }";
@@ -155,6 +155,10 @@ async fn everything(buyer: &Client, sale: FlashSaleId) -> Client {
     let change = "mutation($input: RequestEmailChangeInput!) { requestEmailChange(input: $input) { accepted userErrors { code } } }";
     let input = json!({ "newEmail": format!("new-{}", made.email.as_ref().unwrap()), "password": PASSWORD });
     assert_eq!(made.send(change, json!({ "input": input })).await["requestEmailChange"]["accepted"], true);
+    let product = made.send("query($id: ID!) { flashSale(id: $id) { product { id } } }", json!({ "id": sale.to_string() })).await;
+    let wish = "mutation($input: AddToWishlistInput!) { addToWishlist(input: $input) { item { note } } }";
+    let input = json!({ "productId": product["flashSale"]["product"]["id"], "note": NOTE });
+    assert_eq!(made.send(wish, json!({ "input": input })).await["addToWishlist"]["item"]["note"], NOTE);
     buyer.must_buy(sale, 1, json!({ "deliveryNote": NOTE })).await;
     made
 }
