@@ -1,7 +1,12 @@
 //! Catalogue reads: pages, filters, nodes, and how many statements they take.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
-use whitemonday::services::seed;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use whitemonday::{domain::ids::ProductId, services::seed};
 
 use crate::support::{Client, TestApp, statements};
 
@@ -37,7 +42,7 @@ async fn pages_are_complete_and_without_doubles_in_every_sort_and_both_direction
             }
         }
         assert_eq!(forwards.len(), 55, "{sort}");
-        let unique: std::collections::HashSet<_> = forwards.iter().collect();
+        let unique: HashSet<_> = forwards.iter().collect();
         assert_eq!(unique.len(), 55, "{sort}");
 
         let (mut backwards, mut before) = (Vec::new(), Value::Null);
@@ -68,6 +73,57 @@ async fn a_page_goes_on_where_it_was_while_products_are_added() {
     let (first, second) = (ids(&first), ids(&second));
     assert_eq!(second.len(), 9, "one of the twenty is archived now, and the new one is before the first page");
     assert!(second.iter().all(|id| !first.contains(id)));
+    test.finish().await;
+}
+
+/// Adds products all over the listing and archives them again until it is told to stop; how many.
+async fn come_and_go(db: PgPool, stop: CancellationToken) -> i64 {
+    let mut count = 0;
+    while !stop.is_cancelled() {
+        let come = "INSERT INTO product (id, title, description, price_minor, currency, available, created_at, updated_at)
+                    SELECT gen_random_uuid(), md5(random()::text), '', p.price_minor + $1 % 2, 'KRW', 0, p.created_at, now()
+                      FROM product p WHERE p.archived_at IS NULL ORDER BY random() LIMIT 3 RETURNING id";
+        let come: Vec<Uuid> = sqlx::query_scalar(come).bind(count).fetch_all(&db).await.unwrap();
+        sqlx::query("UPDATE product SET archived_at = now() WHERE id = ANY($1)").bind(come).execute(&db).await.unwrap();
+        count += 1;
+    }
+    count
+}
+
+/// The whole listing, page by page.
+async fn walk(visitor: &Client, sort: &str, [size, from, end, more]: [&str; 4]) -> Vec<String> {
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let page = page(visitor, json!({ size: 7, from: cursor, "sort": sort })).await;
+        seen.extend(ids(&page));
+        cursor = page["pageInfo"][end].clone();
+        if page["pageInfo"][more] == false {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_are_complete_and_without_doubles_while_products_come_and_go() {
+    let test = TestApp::start().await;
+    seed::catalogue(&test.app, 60, |_| ()).await.unwrap();
+    let staying: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM product").fetch_all(&test.app.db).await.unwrap();
+    let staying: HashSet<String> = staying.into_iter().map(|id| ProductId(id).to_string()).collect();
+    let (visitor, stop) = (test.anonymous(), CancellationToken::new());
+    let coming = tokio::spawn(come_and_go(test.app.for_jobs().db.clone(), stop.clone()));
+
+    for sort in ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"] {
+        let forwards = ["first", "after", "endCursor", "hasNextPage"];
+        for direction in [forwards, ["last", "before", "startCursor", "hasPreviousPage"]] {
+            let seen = walk(&visitor, sort, direction).await;
+            let unique: HashSet<_> = seen.iter().cloned().collect();
+            assert_eq!(unique.len(), seen.len(), "{sort} {direction:?}: one twice");
+            assert!(unique.is_superset(&staying), "{sort} {direction:?}: one is missing");
+        }
+    }
+
+    stop.cancel();
+    assert!(coming.await.unwrap() > 20, "they came and went all the while");
     test.finish().await;
 }
 
