@@ -86,14 +86,15 @@ impl Page {
         (now - self.made_at).max(TimeDelta::zero())
     }
 
-    /// For how long others may show it, and for how much longer while they ask for a newer one. Whole seconds, rounded down.
+    /// For how long others may show it, and for how much longer while they ask for a newer one. Whole seconds, rounded down: HTTP has
+    /// none smaller, and so a live page may be shown for its second from when it was asked for.
     pub fn others_may_show_it_for(&self, now: DateTime<Utc>) -> (TimeDelta, TimeDelta) {
-        let (fresh, stale) = match self.lifetime {
-            PageLifetime::Live => (LIVE, TimeDelta::zero()),
-            PageLifetime::Lasting => (LASTING, WHILE_REVALIDATED),
+        let (fresh, stale, age) = match self.lifetime {
+            PageLifetime::Live => (LIVE, TimeDelta::zero(), TimeDelta::zero()),
+            PageLifetime::Lasting => (LASTING, WHILE_REVALIDATED, self.age(now)),
         };
         let until_death = self.dies_at.map_or(TimeDelta::MAX, |at| at - now);
-        let left = |whole: TimeDelta| (whole - self.age(now)).min(until_death).max(TimeDelta::zero());
+        let left = |whole: TimeDelta| (whole - age).min(until_death).max(TimeDelta::zero());
         let max_age = left(fresh);
         (max_age, left(fresh + stale) - max_age)
     }
@@ -241,6 +242,8 @@ mod tests {
         assert_eq!(told(PageLifetime::Lasting, Some(40), 5), (25, 10));
         assert_eq!(told(PageLifetime::Lasting, Some(20), 5), (15, 0));
         assert_eq!(told(PageLifetime::Live, None, 0), (1, 0));
+        let (max_age, _) = page(PageLifetime::Live, None).others_may_show_it_for(at(0) + TimeDelta::milliseconds(999));
+        assert_eq!(max_age.num_seconds(), 1, "no cache could carry it otherwise");
     }
 
     #[test]
