@@ -127,7 +127,7 @@ impl App {
         })?;
         let pool = |connections, patience, name| store::pool(&config.database.url, connections, patience, name);
         let db = pool(config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?;
-        let redis = config.redis_url.as_ref().map(Redis::new).transpose()?;
+        let redis = config.redis_url.as_ref().map(|url| Redis::new(url, config.redis_timeout)).transpose()?;
         let pages = PageCache::new(config.page_cache_bytes, redis.clone(), clock.clone(), config.http.deadline);
         let shared = Shared {
             jobs_db: pool(config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,

@@ -324,6 +324,8 @@ pub struct LogConfig {
 pub struct Config {
     pub database: DatabaseConfig,
     pub redis_url: Option<SecretString>,
+    /// How long a request waits for Redis: any longer, and the database is quicker.
+    pub redis_timeout: Duration,
     pub keys: KeysConfig,
     pub http: HttpConfig,
     pub mail: MailConfig,
@@ -380,6 +382,7 @@ impl Config {
             payment: PaymentConfig::from_reader(reader),
             jobs: JobsConfig::from_reader(reader),
             rate_limits: RateLimitConfig::from_reader(reader),
+            redis_timeout: Duration::from_millis(reader.number("REDIS_TIMEOUT_MILLISECONDS", 50, 1..=10_000).into()),
             page_cache_bytes: reader.number("PAGE_CACHE_BYTES", 64 * 1024 * 1024, 0..=u32::MAX).into(),
             currency: reader.parsed("SHOP_CURRENCY", Currency::KRW, "three capital letters of ISO 4217, like KRW"),
         }

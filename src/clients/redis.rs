@@ -7,8 +7,6 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::circuit_breaker::CircuitBreaker;
 
-/// Longer than this, and the database is quicker.
-const TIMEOUT: Duration = Duration::from_millis(50);
 const CONNECTIONS: usize = 16;
 /// Of work that no request waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,7 +29,7 @@ pub enum RedisError {
     Pool(#[from] deadpool_redis::PoolError),
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
-    #[error("Redis did not answer within {} ms", TIMEOUT.as_millis())]
+    #[error("Redis did not answer in time")]
     Timeout,
     #[error("Redis fails, and is not asked for a while")]
     CircuitOpen,
@@ -40,20 +38,22 @@ pub enum RedisError {
 #[derive(Clone)]
 pub struct Redis {
     pool: Pool,
+    /// Of what requests wait for.
+    timeout: Duration,
     /// Before what requests wait for.
     breaker: Arc<CircuitBreaker>,
 }
 
 impl Redis {
-    /// Connects on first use.
+    /// Connects on first use. A request waits `timeout` for it at most.
     ///
     /// # Errors
     /// When the URL cannot be used.
-    pub fn new(url: &SecretString) -> Result<Self, RedisError> {
+    pub fn new(url: &SecretString, timeout: Duration) -> Result<Self, RedisError> {
         let mut config = Config::from_url(url.expose_secret());
-        let timeouts = Timeouts { wait: Some(TIMEOUT), create: Some(TIMEOUT), recycle: Some(TIMEOUT) };
+        let timeouts = Timeouts { wait: Some(timeout), create: Some(timeout), recycle: Some(timeout) };
         config.pool = Some(PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() });
-        Ok(Self { pool: config.create_pool(Some(Runtime::Tokio1))?, breaker: Arc::default() })
+        Ok(Self { pool: config.create_pool(Some(Runtime::Tokio1))?, timeout, breaker: Arc::default() })
     }
 
     /// Adds what was spent to the level of each bucket (`domain/rate_limit.rs`), and tells the levels after it. A level is
@@ -92,7 +92,7 @@ impl Redis {
     async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, RedisError> {
         let permit = self.breaker.permit().map_err(|_| RedisError::CircuitOpen)?;
         let call = async { Ok(command.query_async(&mut self.pool.get().await?).await?) };
-        let answer = tokio::time::timeout(TIMEOUT, call).await.unwrap_or(Err(RedisError::Timeout));
+        let answer = tokio::time::timeout(self.timeout, call).await.unwrap_or(Err(RedisError::Timeout));
         permit.settle(answer.is_err());
         answer
     }
@@ -106,6 +106,6 @@ impl Redis {
             let mut connection = self.pool.get().await?;
             Ok(redis::cmd("PING").query_async(&mut connection).await?)
         };
-        tokio::time::timeout(TIMEOUT, ping).await.map_err(|_| RedisError::Timeout)?
+        tokio::time::timeout(self.timeout, ping).await.map_err(|_| RedisError::Timeout)?
     }
 }

@@ -440,7 +440,9 @@ async fn pages_are_shown_for_five_minutes_while_the_database_is_away() {
 
 #[tokio::test]
 async fn servers_share_pages_through_redis_and_notice_garbage_in_it() {
-    let (test, _) = TestApp::start_with_pages(&[]).await;
+    // What a busy machine takes long for must not look like a Redis that is away.
+    const PATIENT: (&str, &str) = ("REDIS_TIMEOUT_MILLISECONDS", "10000");
+    let (test, _) = TestApp::start_with_pages(&[PATIENT]).await;
     seed::catalogue(&test.app, 5, |_| ()).await.unwrap();
     hear(&test.app).await;
     let client = test.anonymous();
@@ -449,14 +451,14 @@ async fn servers_share_pages_through_redis_and_notice_garbage_in_it() {
     let oid = test.scalar("SELECT oid::bigint FROM pg_database WHERE datname = current_database()").await;
     let name = until(async || names(&format!("whitemonday:page:*-{oid}:*")).await.pop()).await;
 
-    let (second, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000")]).await;
+    let (second, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000"), PATIENT]).await;
     assert_eq!(client.at(address).send(TITLES, json!({})).await, shown);
     assert_eq!((misses(&second), count(&second.pages.counters.redis_hits)), (0, 1));
 
     let frame = kept.get(&name).await.unwrap().unwrap();
     for garbage in [b"garbage".to_vec(), Vec::new(), frame[..frame.len() - 1].to_vec(), [&frame[..], b"x"].concat()] {
         kept.set(&name, &garbage, std::time::Duration::from_mins(1)).await.unwrap();
-        let (third, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000")]).await;
+        let (third, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000"), PATIENT]).await;
         assert_eq!(client.at(address).send(TITLES, json!({})).await, shown);
         assert_eq!((misses(&third), count(&third.pages.counters.redis_errors)), (1, 1));
     }
@@ -464,7 +466,7 @@ async fn servers_share_pages_through_redis_and_notice_garbage_in_it() {
     // What another server keeps and a change has made untrue is not shown.
     until(async || (kept.get(&name).await.unwrap()? == frame).then_some(())).await;
     test.execute("UPDATE product SET price_minor = 4711").await;
-    let (fourth, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000")]).await;
+    let (fourth, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000"), PATIENT]).await;
     let now = client.at(address).send(TITLES, json!({})).await;
     assert_eq!(now["products"]["nodes"][0]["price"]["amount"], "4711");
     assert_eq!(misses(&fourth), 1);
