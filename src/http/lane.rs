@@ -36,8 +36,8 @@ impl Lane {
     }
 }
 
-/// The refusal of an operation that would find no place, before it is routed: a third of what the whole way to [`limit`] costs.
-/// `None` lets the request go on; so does one of a browser, whose refusal needs the headers of CORS.
+/// The refusal of an operation that would find no place, before it is routed and given a span. `None` lets the request go on, to
+/// [`limit`], which decides; so goes one of a browser, whose refusal needs the headers of CORS.
 pub fn refuse_early<B>(lane: &Lane, request: &Request<B>, http: &HttpConfig) -> Option<Response> {
     let is_operation = request.method() == Method::POST && request.uri().path() == "/graphql";
     if !is_operation || !lane.is_full() || request.headers().contains_key(header::ORIGIN) {
