@@ -10,6 +10,17 @@ COMMENT ON COLUMN flash_sale.units_returned_at IS
     'The sale is over and no unit of it is free: those went back to the ordinary stock. A unit that comes back later goes there at once.';
 CREATE INDEX flash_sale_not_returned ON flash_sale (closes_at) WHERE units_returned_at IS NULL;
 
+-- Whether no unit of the sale is free, and, when it was cancelled, no order with units of it is to be called off any more. One that is in
+-- review may go back to where it was.
+CREATE FUNCTION is_emptied(s flash_sale) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT NOT EXISTS (SELECT FROM stock_unit u WHERE u.sale_id = s.id AND u.order_id IS NULL)
+       AND (s.cancelled_at IS NULL
+            OR NOT EXISTS (SELECT FROM stock_unit u JOIN orders o ON o.id = u.order_id
+                            WHERE u.sale_id = s.id
+                              AND CASE o.status WHEN 'IN_REVIEW' THEN o.status_before_review ELSE o.status END
+                                  IN ('AWAITING_PAYMENT', 'EXPIRING', 'PAID', 'PREPARING')))
+$$;
+
 ALTER TABLE stock_movement ADD CONSTRAINT stock_movement_reason_length CHECK (length(reason) BETWEEN 1 AND 200);
 CREATE INDEX stock_movement_newest ON stock_movement (at DESC, id DESC);
 

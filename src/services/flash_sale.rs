@@ -1,7 +1,8 @@
-//! Flash sales, as staff schedule and cancel them. What takes long is done afterwards, by [`tend`]: it makes units, calls the orders of
-//! cancelled sales off, and gives the units that are left of a sale back to the ordinary stock.
+//! Flash sales, as staff schedule and cancel them. What takes long is done afterwards, in chunks with a transaction each, and goes on where
+//! it was after a stop at any point: units are made (units.rs), sales that are over are ended (over.rs).
 
 mod cancel;
+mod over;
 mod units;
 
 use std::time::Duration;
@@ -10,7 +11,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::{
     cancel::{CancelledSale, cancel},
-    units::make_units,
+    over::end_sales,
+    units::{make_missing_units, make_units},
 };
 use super::{
     InvalidInput, ServiceError,
@@ -24,11 +26,17 @@ use crate::{
         money::Money,
         stock::StockMovementKind,
     },
-    store::{self, flash_sale::NewFlashSale, idempotency::Earlier, lease::SALES, stock::NewMovement},
+    store::{
+        self,
+        flash_sale::NewFlashSale,
+        idempotency::Earlier,
+        lease::{SALES_OVER, UNITS},
+        stock::NewMovement,
+    },
 };
 
 pub const MAX_UNITS: i32 = 10_000_000;
-/// Another worker tends the sales when the one that does has not begun anew for so long. Two at once do no harm.
+/// Another worker goes on when the one at work has not begun a chunk for so long. Two at once do no harm: they wait for each other's locks.
 const TURN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
@@ -56,7 +64,7 @@ pub enum Scheduled {
     KeyReused,
 }
 
-/// Takes the units out of the product's ordinary stock. Their rows are made by [`tend`]; the sale cannot open before all of them are
+/// Takes the units out of the product's ordinary stock. Their rows are made by [`make_missing_units`]; the sale cannot open before all of them are
 /// there. One transaction; the product's row is locked. With a key the same request again answers the sale that it made the first time.
 pub async fn schedule(app: &App, input: &Schedule, key: Option<ClientKey>) -> Result<Scheduled, ServiceError> {
     let now = app.clock.now();
@@ -101,21 +109,20 @@ pub async fn schedule(app: &App, input: &Schedule, key: Option<ClientKey>) -> Re
         NewMovement { kind: StockMovementKind::Allocated, quantity: -input.units, product: product.id, sale: Some(sale.id), reason: None };
     store::stock::insert_movement(&mut tx, &movement, now).await?;
     tx.commit().await?;
-    app.sales_waiting.notify_one();
+    app.sales_waiting.notify_waiters();
     Ok(Scheduled::Done(sale.id))
 }
 
-/// Does for all sales what takes long, in chunks with a transaction each, and goes on where it was after a stop at any point. One
-/// worker at a time, as far as a lease can tell.
-pub async fn tend(app: &App) -> Result<(), ServiceError> {
-    if store::lease::take(&mut *app.db.acquire().await?, SALES, app.process, TURN).await?.is_none() {
-        return Ok(());
-    }
-    units::make_missing_units(app).await?;
-    let over = store::flash_sale::list_over(&mut *app.db.acquire().await?, app.clock.now()).await?;
-    for sale in &over {
-        cancel::call_off_orders(app, sale).await?;
-        units::give_back(app, sale).await?;
+/// Whether it is this process's turn, which it then is for a while. Asked before each chunk.
+async fn is_our_turn(app: &App, lease: &str) -> Result<bool, ServiceError> {
+    Ok(store::lease::take(&mut *app.db.acquire().await?, lease, app.process, TURN).await?.is_some())
+}
+
+/// Lets another process go on at once.
+pub async fn give_up_turns(app: &App) -> Result<(), ServiceError> {
+    let mut db = app.db.acquire().await?;
+    for lease in [UNITS, SALES_OVER] {
+        store::lease::end(&mut db, lease, app.process).await?;
     }
     Ok(())
 }

@@ -42,10 +42,16 @@ impl Request {
     /// Remembers what the request makes, in the transaction of its effect and before everything else in it; or tells what was made
     /// before. One with the same key at the same moment waits for the other to end.
     pub async fn take(&self, db: &mut PgConnection, result: Uuid, at: DateTime<Utc>) -> Result<Earlier, ServiceError> {
-        if store::idempotency::insert_if_new(db, &self.key(), result, at).await? {
-            return Ok(Earlier::None);
+        loop {
+            if store::idempotency::insert_if_new(db, &self.key(), result, at).await? {
+                return Ok(Earlier::None);
+            }
+            match store::idempotency::find(db, &self.key()).await? {
+                // It was forgotten in between.
+                Earlier::None => {}
+                known => return Ok(known),
+            }
         }
-        Ok(store::idempotency::find(db, &self.key()).await?)
     }
 }
 

@@ -70,7 +70,7 @@ pub async fn create(app: &App, input: CreateProduct, key: Option<ClientKey>) -> 
     if !(0..=MAX_AVAILABLE).contains(&stock) {
         return Ok(SavedProduct::Invalid(InvalidInput::new(&["stock"], "0 to 100,000,000.")));
     }
-    if let Err(invalid) = check_images(&images, image_url.as_ref()) {
+    if let Err(invalid) = check_price(app, price).and_then(|()| check_images(&images, image_url.as_ref())) {
         return Ok(SavedProduct::Invalid(invalid));
     }
     let now = app.clock.now();
@@ -87,7 +87,7 @@ pub async fn create(app: &App, input: CreateProduct, key: Option<ClientKey>) -> 
         created_at: now,
         updated_at: now,
     };
-    let product = match checked(app, product) {
+    let product = match checked(product) {
         Ok(product) => product,
         Err(invalid) => return Ok(SavedProduct::Invalid(invalid)),
     };
@@ -120,7 +120,8 @@ pub async fn create(app: &App, input: CreateProduct, key: Option<ClientKey>) -> 
 
 /// Changes what is said of a product. One transaction; the product's row is locked. Orders keep title and price as they were.
 pub async fn update(app: &App, id: ProductId, input: UpdateProduct) -> Result<SavedProduct, ServiceError> {
-    if let Err(invalid) = check_images(input.images.as_deref().unwrap_or_default(), input.image_url.as_ref()) {
+    let images = check_images(input.images.as_deref().unwrap_or_default(), input.image_url.as_ref());
+    if let Err(invalid) = images.and_then(|()| input.price.map_or(Ok(()), |price| check_price(app, price))) {
         return Ok(SavedProduct::Invalid(invalid));
     }
     let now = app.clock.now();
@@ -146,7 +147,7 @@ pub async fn update(app: &App, id: ProductId, input: UpdateProduct) -> Result<Sa
         updated_at: now,
         ..known
     };
-    let product = match checked(app, product) {
+    let product = match checked(product) {
         Ok(product) => product,
         Err(invalid) => return Ok(SavedProduct::Invalid(invalid)),
     };
@@ -180,13 +181,12 @@ fn check_images(images: &[String], first: Option<&String>) -> Result<(), Invalid
 }
 
 /// The product with its texts in their normal form.
-fn checked(app: &App, product: Product) -> Result<Product, InvalidInput> {
+fn checked(product: Product) -> Result<Product, InvalidInput> {
     let title = single_line(&product.title, MAX_TITLE_CHARACTERS);
     let title = title.ok_or(InvalidInput::new(&["title"], "One line of 1 to 255 characters."))?;
     let description = description(&product.description);
     let description =
         description.ok_or(InvalidInput::new(&["description"], "At most 20,000 characters, none of control but line ends."))?;
-    check_price(app, product.price())?;
     if product.images.len() > MAX_IMAGES {
         return Err(InvalidInput::new(&["images"], "At most 20."));
     }

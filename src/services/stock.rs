@@ -6,11 +6,14 @@ use super::{
 };
 use crate::{
     app::App,
-    domain::{customer::single_line, ids::ProductId, product::MAX_AVAILABLE, stock::StockMovementKind},
+    domain::{
+        customer::single_line,
+        ids::ProductId,
+        product::MAX_AVAILABLE,
+        stock::{MAX_REASON_CHARACTERS, StockMovementKind},
+    },
     store::{self, idempotency::Earlier, stock::NewMovement},
 };
-
-pub(super) const MAX_REASON_CHARACTERS: usize = 200;
 
 /// As the client sent it.
 #[derive(Debug)]

@@ -90,8 +90,10 @@ pub async fn insert(db: &mut PgConnection, category: &Category, at: DateTime<Utc
     Ok(())
 }
 
-/// The category, locked until the transaction ends.
+/// The category, locked until the transaction ends, and before it the tree: two who change it at once follow one another, so that neither
+/// holds its row while it waits for the other's.
 pub async fn lock(db: &mut PgConnection, id: CategoryId) -> Result<Option<Category>, StoreError> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('category tree'))").execute(&mut *db).await?;
     let row = sqlx::query_as!(
         Category,
         r#"SELECT id AS "id: CategoryId", parent_id AS "parent_id: CategoryId", slug, name FROM category WHERE id = $1 FOR NO KEY UPDATE"#,

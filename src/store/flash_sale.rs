@@ -223,9 +223,11 @@ pub async fn list_live(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Sales whose units are not all there yet, by their opening.
+/// Sales whose units are not all there yet, by their opening; cancelled ones last, whose units are made to go back.
 pub async fn list_without_units(db: &mut PgConnection) -> Result<Vec<FlashSaleId>, StoreError> {
-    let ids = sqlx::query_scalar!(r#"SELECT id AS "id: FlashSaleId" FROM flash_sale WHERE units_ready_at IS NULL ORDER BY opens_at"#);
+    let ids = sqlx::query_scalar!(
+        r#"SELECT id AS "id: FlashSaleId" FROM flash_sale WHERE units_ready_at IS NULL ORDER BY cancelled_at IS NOT NULL, opens_at"#
+    );
     Ok(ids.fetch_all(db).await?)
 }
 
@@ -341,26 +343,21 @@ pub async fn delete_free_units(db: &mut PgConnection, sale: FlashSaleId, limit: 
     Ok(i32::try_from(deleted.execute(db).await?.rows_affected()).unwrap_or(i32::MAX))
 }
 
+/// Whether all free units of a sale that is over have gone back; of a cancelled one, not before its open orders are called off. A unit that
+/// is just being bought still counts as free.
+pub async fn is_emptied(db: &mut PgConnection, sale: FlashSaleId) -> Result<bool, StoreError> {
+    let is_emptied = sqlx::query_scalar!(r#"SELECT is_emptied(s) AS "is_emptied!" FROM flash_sale s WHERE id = $1"#, sale as _);
+    Ok(is_emptied.fetch_one(db).await?)
+}
+
 /// Locks a sale's row until the transaction ends. Whoever is just releasing units of the sale is waited for.
 pub async fn lock(db: &mut PgConnection, sale: FlashSaleId) -> Result<(), StoreError> {
     sqlx::query!("SELECT 1 AS one FROM flash_sale WHERE id = $1 FOR UPDATE", sale as _).fetch_one(db).await?;
     Ok(())
 }
 
-/// Says that all free units of a sale have gone back, if they have; of a cancelled one, not before its open orders are called off.
-/// A unit that is just being bought still counts as free. Call with the row locked.
+/// Says that a sale is emptied, if it is. Call with the row locked.
 pub async fn update_units_returned(db: &mut PgConnection, sale: FlashSaleId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE flash_sale s SET units_returned_at = $2
-          WHERE s.id = $1
-            AND NOT EXISTS (SELECT FROM stock_unit u WHERE u.sale_id = $1 AND u.order_id IS NULL)
-            AND (s.cancelled_at IS NULL
-                 OR NOT EXISTS (SELECT FROM stock_unit u JOIN orders o ON o.id = u.order_id
-                                 WHERE u.sale_id = $1 AND o.status IN ('AWAITING_PAYMENT', 'EXPIRING', 'PAID', 'PREPARING')))",
-        sale as _,
-        at,
-    )
-    .execute(db)
-    .await?;
+    sqlx::query!("UPDATE flash_sale s SET units_returned_at = $2 WHERE s.id = $1 AND is_emptied(s)", sale as _, at,).execute(db).await?;
     Ok(())
 }

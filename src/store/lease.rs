@@ -11,8 +11,10 @@ use super::StoreError;
 pub const LEADER: &str = "leader";
 /// The lease of whoever compares the provider's charges with our payments.
 pub const RECONCILIATION: &str = "reconciliation";
-/// The lease of whoever makes units, and calls off and empties sales.
-pub const SALES: &str = "sales";
+/// The lease of whoever makes the units of sales.
+pub const UNITS: &str = "units";
+/// The lease of whoever calls off and empties sales that are over.
+pub const SALES_OVER: &str = "sales over";
 
 /// Takes the lease, or renews it, for `lasting`, by the database's clock; the term, or `None` while another one holds it.
 pub async fn take(db: &mut PgConnection, name: &str, holder: Uuid, lasting: Duration) -> Result<Option<i64>, StoreError> {

@@ -221,16 +221,32 @@ pub async fn lock_unchanged(
     Ok(orders.fetch_all(db).await?)
 }
 
-/// Orders that hold one of these units of a sale and can still be called off, locked in the order of their ids.
-pub async fn lock_open_in_sale(db: &mut PgConnection, sale: FlashSaleId, first: i32, last: i32) -> Result<Vec<Order>, StoreError> {
-    let orders = select_orders!(
-        "WHERE o.status IN ('AWAITING_PAYMENT', 'PAID', 'PREPARING')
-           AND o.id IN (SELECT u.order_id FROM stock_unit u WHERE u.sale_id = $1 AND u.seq BETWEEN $2 AND $3)
-         ORDER BY o.id
-           FOR UPDATE",
+/// Orders with units of a sale that can still be called off, by their units after `last`, at most `limit` units; each with its highest unit
+/// among those.
+pub async fn list_open_in_sale(db: &mut PgConnection, sale: FlashSaleId, last: i32, limit: i64) -> Result<Vec<(OrderId, i32)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT order_id AS "id!: OrderId", max(seq) AS "last!"
+             FROM (SELECT u.order_id, u.seq
+                     FROM stock_unit u
+                     JOIN orders o ON o.id = u.order_id
+                    WHERE u.sale_id = $1 AND u.seq > $2 AND o.status IN ('AWAITING_PAYMENT', 'PAID', 'PREPARING')
+                    ORDER BY u.seq
+                    LIMIT $3) open
+            GROUP BY order_id"#,
         sale as _,
-        first,
         last,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.last)).collect())
+}
+
+/// Those of these orders that can still be called off, locked in the order of their ids.
+pub async fn lock_open(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
+    let orders = select_orders!(
+        "WHERE o.id = ANY($1) AND o.status IN ('AWAITING_PAYMENT', 'PAID', 'PREPARING') ORDER BY o.id FOR UPDATE",
+        ids as _,
     );
     Ok(orders.fetch_all(db).await?)
 }

@@ -246,7 +246,8 @@ pub async fn insert(db: &mut PgConnection, product: &Product) -> Result<(), Stor
 /// Writes everything that staff may change of a product; the stock is not among it. Call with the row locked.
 pub async fn update(db: &mut PgConnection, product: &Product) -> Result<(), StoreError> {
     let updated = sqlx::query!(
-        "UPDATE product SET category_id = $2, title = $3, description = $4, images = $5, price_minor = $6, archived_at = $7, updated_at = $8
+        "UPDATE product
+            SET category_id = $2, title = $3, description = $4, images = $5, price_minor = $6, currency = $7, archived_at = $8, updated_at = $9
           WHERE id = $1",
         product.id as _,
         product.category_id as _,
@@ -254,6 +255,7 @@ pub async fn update(db: &mut PgConnection, product: &Product) -> Result<(), Stor
         product.description,
         &product.images,
         product.price_minor,
+        product.currency as _,
         product.archived_at,
         product.updated_at,
     );

@@ -2,7 +2,10 @@
 
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use whitemonday::{domain::ids::FlashSaleId, services};
+use whitemonday::{
+    domain::ids::{FlashSaleId, OrderId},
+    services,
+};
 
 use crate::support::{Barrier, Client, Step, TestApp, new_key, statuses, until};
 
@@ -45,7 +48,7 @@ async fn adjust(client: &Client, product: &str, delta: i32, expected: i32, key: 
 fn sale_of(product: &str, units: i32) -> Value {
     let now = Utc::now();
     json!({ "productId": product, "price": "99000", "opensAt": now - TimeDelta::minutes(1), "closesAt": now + TimeDelta::hours(1),
-            "units": units, "perCustomerLimit": 5 })
+            "units": units, "perCustomerLimit": 300 })
 }
 
 async fn schedule(client: &Client, input: Value) -> Value {
@@ -144,6 +147,18 @@ async fn what_is_left_out_of_an_update_stays_and_null_clears() {
     assert_eq!([count(json!(true)).await, count(json!(false)).await, count(json!(null)).await], [json!(1), json!(1), json!(2)]);
     assert_eq!(update(&staff, json!({ "id": id, "archived": false })).await["product"]["archived"], false);
     assert_eq!(error(&update(&staff, json!({ "id": "prod_unknown" })).await), "NOT_FOUND id");
+
+    update(&staff, json!({ "id": id, "archived": true })).await;
+    let search = "query { admin { products(filter: { search: \"vacuum\" }) { nodes { id archived } } } }";
+    let found = staff.send(search, json!({})).await["admin"]["products"]["nodes"].take();
+    assert!(found.as_array().unwrap().contains(&json!({ "id": id, "archived": true })), "staff find archived ones: {found:#}");
+
+    // As before the shop's currency was changed.
+    test.execute("UPDATE product SET currency = 'USD'").await;
+    assert_eq!(update(&staff, json!({ "id": id, "title": "Vacuum cleaner" })).await["userErrors"], json!([]));
+    update(&staff, json!({ "id": id, "price": "88000" })).await;
+    assert_eq!(test.scalar("SELECT count(*) FROM product WHERE currency = 'KRW' AND price_minor = 88000").await, 1, "a price has one");
+    test.execute("UPDATE product SET currency = 'KRW'").await;
     test.finish().await;
 }
 
@@ -340,7 +355,7 @@ async fn a_purchase_that_was_under_way_at_the_cancellation_is_called_off_like_th
     let (bought, ()) = tokio::join!(buys, async {
         barrier.reached(&test).await;
         cancel(&staff, sale).await;
-        services::flash_sale::tend(&test.app).await.unwrap();
+        services::flash_sale::end_sales(&test.app).await.unwrap();
         assert_eq!(test.scalar("SELECT count(*) FROM flash_sale WHERE units_returned_at IS NOT NULL").await, 0, "one is being bought");
         barrier.lift().await;
     });
@@ -357,13 +372,15 @@ async fn a_purchase_that_was_under_way_at_the_cancellation_is_called_off_like_th
 async fn whoever_is_killed_while_a_sale_is_called_off_is_followed_by_one_who_goes_on() {
     for step in [
         Step::update("orders", "NEW.status = 'CANCELLING'").at_commit(),
+        // The last order is one of the second chunk.
+        Step::update("orders", "NEW.status = 'CANCELLING' AND NEW.total_minor = 495000").at_commit(),
         Step { when: "NEW.kind = 'DEALLOCATED'", ..Step::insert("stock_movement") },
     ] {
         let test = TestApp::start().await;
         let staff = test.staff().await;
-        let (product, sale) = open_sale(&test, &staff, 20, 20).await;
-        for buyer in test.customers(3).await {
-            buyer.must_buy(sale, 5, json!({})).await;
+        let (product, sale) = open_sale(&test, &staff, 450, 450).await;
+        for (buyer, quantity) in test.customers(3).await.iter().zip([250, 100, 5]) {
+            buyer.must_buy(sale, quantity, json!({})).await;
         }
         let mut barrier = Barrier::at(&test, step).await;
         let mut worker = test.worker();
@@ -373,8 +390,8 @@ async fn whoever_is_killed_while_a_sale_is_called_off_is_followed_by_one_who_goe
         barrier.end_waiting().await;
         barrier.lift().await;
         let _next = test.worker();
-        until(async || (available(&staff, &product).await == 20 && test.unsettled().await == 0).then_some(())).await;
-        assert_eq!(test.scalar("SELECT sum(quantity)::bigint FROM stock_movement WHERE kind = 'DEALLOCATED'").await, 20);
+        until(async || (available(&staff, &product).await == 450 && test.unsettled().await == 0).then_some(())).await;
+        assert_eq!(test.scalar("SELECT sum(quantity)::bigint FROM stock_movement WHERE kind = 'DEALLOCATED'").await, 450);
         assert_eq!(test.scalar("SELECT count(*) FROM orders WHERE status = 'CANCELLED'").await, 3);
         test.finish().await;
     }
@@ -389,16 +406,65 @@ async fn units_that_are_left_of_a_closed_sale_go_back_once_and_so_do_those_that_
     ann.must_buy(sale, 3, json!({})).await;
     test.execute("UPDATE flash_sale SET opens_at = now() - interval '2 hours', closes_at = now() - interval '1 hour'").await;
     assert_eq!(error(&cancel(&staff, sale).await), "WRONG_STATE id", "it has closed");
-    let (one, other) = tokio::join!(services::flash_sale::tend(&test.app), services::flash_sale::tend(&test.app));
+    let (one, other) = tokio::join!(services::flash_sale::end_sales(&test.app), services::flash_sale::end_sales(&test.app));
     one.and(other).unwrap();
     assert_eq!(available(&staff, &product).await, 7);
 
     test.execute("UPDATE orders SET hold_expires_at = now() - interval '1 second', created_at = now() - interval '1 hour'").await;
     assert_eq!(test.expire_due().await, 1);
     assert_eq!(available(&staff, &product).await, 10, "at once");
-    services::flash_sale::tend(&test.app).await.unwrap();
+    services::flash_sale::end_sales(&test.app).await.unwrap();
     assert_eq!(available(&staff, &product).await, 10);
     assert_eq!(test.scalar("SELECT count(*) FROM stock_unit").await, 0);
     test.execute("SELECT pgmq.purge_queue('payment')").await;
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn an_order_or_a_sale_that_cannot_be_ended_keeps_no_other_waiting() {
+    let test = TestApp::start().await;
+    let staff = test.staff().await;
+    let (first, later) = (open_sale(&test, &staff, 3, 3).await, open_sale(&test, &staff, 2, 2).await);
+    test.execute(&format!("UPDATE flash_sale SET closes_at = closes_at - interval '1 minute' WHERE id = '{}'", first.1.0)).await;
+    let [broken, reviewed, ann, bob] = test.customers(4).await.try_into().unwrap_or_else(|_| panic!());
+    let mut orders = Vec::new();
+    for (customer, sale) in [(&broken, first.1), (&reviewed, first.1), (&ann, first.1), (&bob, later.1)] {
+        orders.push(customer.must_buy(sale, 1, json!({})).await);
+    }
+    let id_of = |order: &str| OrderId::parse(order).unwrap().0;
+    let set = async |order: &str, set: &str| test.execute(&format!("UPDATE orders SET {set} WHERE id = '{}'", id_of(order))).await;
+    let mails_of = format!("customer SET email_sealed = $1 WHERE id = (SELECT customer_id FROM orders WHERE id = '{}')", id_of(&orders[0]));
+    let sealed: Vec<u8> = sqlx::query_scalar("SELECT email_sealed FROM customer c JOIN orders o ON o.customer_id = c.id WHERE o.id = $1")
+        .bind(id_of(&orders[0]))
+        .fetch_one(&test.app.db)
+        .await
+        .unwrap();
+    let seal = async |bytes: &[u8]| sqlx::query(&format!("UPDATE {mails_of}")).bind(bytes).execute(&test.app.db).await.unwrap();
+    seal(b"no mail can be written to it").await;
+    set(&orders[1], "status = 'IN_REVIEW', status_before_review = 'AWAITING_PAYMENT'").await;
+    cancel(&staff, first.1).await;
+    cancel(&staff, later.1).await;
+
+    services::flash_sale::end_sales(&test.app).await.unwrap();
+
+    let status = async |order: &str| {
+        let status = sqlx::query_scalar("SELECT status FROM orders WHERE id = $1").bind(id_of(order));
+        status.fetch_one(&test.app.db).await.map(|status: String| status).unwrap()
+    };
+    assert_eq!((status(&orders[2]).await.as_str(), status(&orders[3]).await.as_str()), ("CANCELLED", "CANCELLED"));
+    assert_eq!((available(&staff, &first.0).await, available(&staff, &later.0).await), (1, 2));
+    assert_eq!(test.scalar("SELECT count(*) FROM flash_sale WHERE units_returned_at IS NOT NULL").await, 1, "two are waited for");
+
+    seal(&sealed).await;
+    services::flash_sale::end_sales(&test.app).await.unwrap();
+    assert_eq!(status(&orders[0]).await, "CANCELLED");
+    assert_eq!(test.scalar("SELECT count(*) FROM flash_sale WHERE units_returned_at IS NOT NULL").await, 1, "one is in review");
+    set(&orders[1], "status = 'AWAITING_PAYMENT', status_before_review = NULL").await;
+    services::flash_sale::end_sales(&test.app).await.unwrap();
+    assert_eq!(status(&orders[1]).await, "CANCELLED");
+    assert_eq!(available(&staff, &first.0).await, 3);
+    assert_eq!(test.scalar("SELECT count(*) FROM flash_sale WHERE units_returned_at IS NOT NULL").await, 2);
+    test.execute("SELECT pgmq.purge_queue('payment')").await;
+    test.execute("SELECT pgmq.purge_queue('mail')").await;
     test.finish().await;
 }

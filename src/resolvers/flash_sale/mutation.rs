@@ -66,7 +66,7 @@ pub struct SaleMutation;
 #[Object]
 impl SaleMutation {
     /// For staff: a sale of a product. Its units leave the ordinary stock at once; it is SCHEDULED until all are counted out, which takes
-    /// some seconds for a million.
+    /// up to half a minute for a million.
     async fn schedule_flash_sale(&self, ctx: &Context<'_>, input: ScheduleFlashSaleInput) -> Result<FlashSalePayload> {
         let customer = ctx.staff()?.customer;
         let Some(product) = ProductId::parse(&input.product_id) else { return scheduled(ctx, Scheduled::NoSuchProduct).await };

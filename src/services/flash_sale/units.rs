@@ -1,21 +1,30 @@
-//! The rows of a sale's units: made before it opens, gone when nobody can buy them any more.
+//! The rows of a sale's units: made before it opens.
 
+use super::is_our_turn;
 use crate::{
     app::App,
-    domain::{ids::FlashSaleId, stock::StockMovementKind},
+    domain::ids::FlashSaleId,
     services::ServiceError,
-    store::{self, flash_sale::SaleOver, stock::NewMovement},
+    store::{self, lease::UNITS},
 };
 
 /// Unit rows a transaction; a million rows in one would hold its locks for seconds.
 const CHUNK: i32 = 50_000;
 
-/// Makes the unit rows that sales still lack, and lets those sales open. Of cancelled ones, too: whatever has units gives them back.
-pub(super) async fn make_missing_units(app: &App) -> Result<(), ServiceError> {
+/// Makes the unit rows that sales still lack, and lets those sales open. Of cancelled ones, too: whatever has units gives them back. A sale
+/// that fails keeps no other from its turn.
+pub async fn make_missing_units(app: &App) -> Result<(), ServiceError> {
     let sales = store::flash_sale::list_without_units(&mut *app.db.acquire().await?).await?;
     for sale in sales {
-        make_units(app, sale).await?;
+        if let Err(error) = make_in_turn(app, sale).await {
+            tracing::error!(%sale, %error, "the units of a sale could not be made, and are tried again");
+        }
     }
+    Ok(())
+}
+
+async fn make_in_turn(app: &App, sale: FlashSaleId) -> Result<(), ServiceError> {
+    while is_our_turn(app, UNITS).await? && make_chunk(app, sale).await? {}
     Ok(())
 }
 
@@ -38,36 +47,4 @@ async fn make_chunk(app: &App, sale: FlashSaleId) -> Result<bool, ServiceError> 
     }
     tx.commit().await?;
     Ok(to < units)
-}
-
-/// Gives the free units of a sale that is over back to the ordinary stock. Each goes once, because its row goes with it. When none is
-/// left the sale says so, and from then on [`release_units`](store::stock::release_units) sends there what still comes back.
-pub(super) async fn give_back(app: &App, sale: &SaleOver) -> Result<(), ServiceError> {
-    while give_chunk_back(app, sale).await? {}
-    let mut tx = app.db.begin().await?;
-    // In this order: whoever is just releasing units has them free when the lock is had, and the look comes after that.
-    store::flash_sale::lock(&mut tx, sale.id).await?;
-    store::flash_sale::update_units_returned(&mut tx, sale.id, app.clock.now()).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-async fn give_chunk_back(app: &App, sale: &SaleOver) -> Result<bool, ServiceError> {
-    let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    let units = store::flash_sale::delete_free_units(&mut tx, sale.id, CHUNK.into()).await?;
-    if units == 0 {
-        return Ok(false);
-    }
-    store::product::add_available(&mut tx, sale.product_id, units, now).await?;
-    let movement = NewMovement {
-        kind: StockMovementKind::Deallocated,
-        quantity: units,
-        product: sale.product_id,
-        sale: Some(sale.id),
-        reason: sale.cancel_reason.as_deref(),
-    };
-    store::stock::insert_movement(&mut tx, &movement, now).await?;
-    tx.commit().await?;
-    Ok(true)
 }

@@ -10,7 +10,7 @@ use crate::{
         customer::single_line,
         ids::{CustomerId, OrderId},
         order::OrderStatus,
-        stock::StockMovementKind,
+        stock::{MAX_REASON_CHARACTERS, StockMovementKind},
     },
     services::{
         InvalidInput, ServiceError,
@@ -20,8 +20,6 @@ use crate::{
     },
     store::{self, order::Order, queue::Queue},
 };
-
-const MAX_REASON_CHARACTERS: usize = 200;
 
 /// Calls an order off until it is shipped. Units come back when the money is settled: at once for an order that nobody is being
 /// charged for, otherwise when its payment has ended or its refund has succeeded; until then it is CANCELLING. One transaction;
@@ -68,8 +66,9 @@ pub async fn call_off(
     letter: impl for<'a> Fn(&'a str) -> Letter<'a>,
 ) -> Result<Vec<(OrderId, CustomerId)>, ServiceError> {
     let (mut unpaid, mut paid): (Vec<Order>, Vec<Order>) = orders.into_iter().partition(|order| order.status.is_unpaid());
-    call_off_unpaid(app, db, &mut unpaid, reason).await?;
+    // Payments before stock: the lock order of every writer.
     call_off_paid(app, db, &mut paid, reason).await?;
+    call_off_unpaid(app, db, &mut unpaid, reason).await?;
     let mut called_off = Vec::with_capacity(unpaid.len() + paid.len());
     for order in unpaid.into_iter().chain(paid) {
         mail::send_to_customer(app, db, order.customer_id, &letter(&order.number)).await?;
