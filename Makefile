@@ -28,11 +28,12 @@ planted-bugs: ## Plant known bugs, one at a time, that the tests must catch; ARG
 	cargo build
 	target/debug/whitemonday test-services -- scripts/planted-bugs.sh $(ARGS)
 
-bench: ## Measure the standard form: a stampede of 30 s, its ceilings, other designs; ARGS="--chart FILE.svg" adds to it
+bench: ## Measure the standard form: a stampede of 30 s, its ceilings, other designs, then reads; ARGS="--chart FILE.svg" adds to the first
 	@scripts/install-dependencies.sh run
 	@$(MAKE) --no-print-directory web
 	cargo build --release
 	@target/release/whitemonday stampede --compare $(ARGS)
+	@target/release/whitemonday browse
 
 check: ## Formatting, lints, dependencies
 	cargo fmt --check

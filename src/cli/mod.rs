@@ -1,6 +1,7 @@
 //! The commands: parsing and wiring only. What they do lives in services, jobs and http.
 
 mod audit;
+mod browse;
 mod dead_letters;
 mod demo;
 mod duration;
@@ -71,6 +72,8 @@ enum Command {
     Reconcile(reconcile::ReconcileArgs),
     /// Check every invariant of the data; exit code 1 when one is broken
     Audit(audit::AuditArgs),
+    /// Measure how fast the catalogue is read: from the page cache, made anew, one product, search
+    Browse(browse::BrowseArgs),
     /// Fire a flash sale's buyers at a server, and prove that nothing was oversold, lost, doubled or over a limit
     Stampede(stampede::StampedeArgs),
     /// Run the payment provider's simulator on its own
@@ -131,6 +134,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::run(command).await?,
         Command::Reconcile(args) => return reconcile::run(args).await,
         Command::Audit(args) => return audit::run(args).await,
+        Command::Browse(args) => return browse::run(args).await,
         Command::Stampede(args) => return Box::pin(stampede::run(args)).await,
         Command::PaymentSimulator(args) => payment_simulator::run(args).await?,
         Command::TestServices(args) => return test_services::run(args).await,

@@ -5,10 +5,22 @@ use std::{io::IsTerminal, time::Duration};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::stampede::report::Row;
+
 /// A table as wide as the terminal.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table
+}
+
+/// What was measured, and what it is held to.
+pub fn measured(what: &str, rows: Vec<Row>) -> Table {
+    let mut table = table(&[what, "", "held to"]);
+    for row in rows {
+        let goal = row.goal.map_or_else(|| Cell::new(""), |(is_well, goal)| verdict(is_well, goal));
+        table.add_row(vec![Cell::new(row.what), Cell::new(row.value), goal]);
+    }
     table
 }
 

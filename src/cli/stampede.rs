@@ -1,12 +1,11 @@
 //! `stampede`: the command line, and what is printed. The run itself is src/stampede/.
 
-mod field;
+pub(super) mod field;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
-use comfy_table::Cell;
 use tokio_util::sync::CancellationToken;
 
 use self::field::Field;
@@ -172,12 +171,7 @@ fn publish(args: &StampedeArgs, report: &Report) -> anyhow::Result<()> {
 }
 
 fn print_tables(report: &Report) {
-    let mut table = output::table(&["stampede", "", "held to"]);
-    for row in report.rows() {
-        let goal = row.goal.map_or_else(|| Cell::new(""), |(is_well, goal)| output::verdict(is_well, goal));
-        table.add_row(vec![Cell::new(row.what), Cell::new(row.value), goal]);
-    }
-    println!("{table}");
+    println!("{}", output::measured("stampede", report.rows()));
     if !report.compared.is_empty() {
         let mut table = output::table(&["design", "purchases a second", "of this engine's"]);
         table.add_rows(report.comparison());

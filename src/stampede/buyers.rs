@@ -121,7 +121,7 @@ impl Buyers {
 
     fn call(&self, asked: Asked) -> Call<Asked> {
         let body = body(&self.document, &self.wish.sale.to_string(), asked.quantity, asked.key);
-        Call { authorization: self.all[asked.buyer].authorization.clone(), body, note: asked }
+        Call { authorization: Some(self.all[asked.buyer].authorization.clone()), body, note: asked }
     }
 
     /// Notes the promise of an order, and whether the purchase is to be repeated.

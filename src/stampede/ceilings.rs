@@ -166,7 +166,7 @@ impl Callers for Clients {
     fn next(&mut self) -> Option<Call<()>> {
         self.next = (self.next + 1) % self.buyers.len();
         let body = r#"{"query":"{ serverTime }"}"#.to_owned();
-        Some(Call { authorization: self.buyers[self.next].authorization.clone(), body, note: () })
+        Some(Call { authorization: Some(self.buyers[self.next].authorization.clone()), body, note: () })
     }
 
     fn answered(&mut self, (): (), answer: &Answer<'_>) -> Option<Call<()>> {

@@ -65,7 +65,8 @@ impl Target {
 
 /// What to send. `note` is the caller's own, given back with the answer.
 pub struct Call<N> {
-    pub authorization: Arc<str>,
+    /// The whole header value; none for a visitor.
+    pub authorization: Option<Arc<str>>,
     pub body: String,
     pub note: N,
 }
@@ -191,7 +192,7 @@ async fn lane<C: Callers>(volley: Rc<Volley<C>>, mut connection: SendRequest<Ful
         }
         let (mut waiting, mut begun) = (Some(call), due);
         while let Some(Call { authorization, body, note }) = waiting.take() {
-            let asked = timeout(ANSWER_TIMEOUT, ask(&mut connection, &volley.target, &authorization, body)).await;
+            let asked = timeout(ANSWER_TIMEOUT, ask(&mut connection, &volley.target, authorization.as_deref(), body)).await;
             let Ok(Ok((status, body))) = asked else {
                 volley.callers.borrow_mut().lost(note);
                 let Some(new) = reconnect(&volley).await else { return };
@@ -206,13 +207,17 @@ async fn lane<C: Callers>(volley: Rc<Volley<C>>, mut connection: SendRequest<Ful
     }
 }
 
-async fn ask(connection: &mut SendRequest<Full<Bytes>>, target: &Target, authorization: &str, body: String) -> io::Result<(u16, Bytes)> {
-    let request = Request::post("/graphql")
-        .header(header::HOST, &*target.authority)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::AUTHORIZATION, authorization)
-        .body(Full::new(Bytes::from(body)))
-        .map_err(io::Error::other)?;
+async fn ask(
+    connection: &mut SendRequest<Full<Bytes>>,
+    target: &Target,
+    authorization: Option<&str>,
+    body: String,
+) -> io::Result<(u16, Bytes)> {
+    let mut request = Request::post("/graphql").header(header::HOST, &*target.authority).header(header::CONTENT_TYPE, "application/json");
+    if let Some(authorization) = authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
     connection.ready().await.map_err(io::Error::other)?;
     let answer = connection.send_request(request).await.map_err(io::Error::other)?;
     let status = answer.status().as_u16();

@@ -5,6 +5,7 @@
 //! (embedded/). It talks to the server over HTTP alone; what it asks the database are counts. Called by cli/stampede.rs.
 
 mod answer;
+pub mod browse;
 pub mod buyers;
 mod ceilings;
 pub mod chart;

@@ -69,11 +69,12 @@ pub struct Row {
 }
 
 impl Row {
-    fn new(what: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn new(what: impl Into<String>, value: impl Into<String>) -> Self {
         Self { what: what.into(), value: value.into(), goal: None }
     }
 
-    fn held_to(mut self, is_well: bool, goal: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn held_to(mut self, is_well: bool, goal: impl Into<String>) -> Self {
         self.goal = Some((is_well, goal.into()));
         self
     }

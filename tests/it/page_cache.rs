@@ -268,6 +268,19 @@ async fn whatever_changes_the_catalogue_is_written_down() {
     test.finish().await;
 }
 
+/// What a sale's visitors send most.
+#[test]
+fn the_operations_that_everybody_sends_may_be_kept() {
+    for client in ["web", "mobile"] {
+        for name in ["browse-products", "categories", "flash-sales", "product-page", "search-products"] {
+            let text = std::fs::read_to_string(format!("frontend-queries/{client}/{name}.graphql")).unwrap();
+            let document = async_graphql::parser::parse_query(text).unwrap();
+            let (_, operation) = document.operations.iter().next().unwrap();
+            assert!(public_fields::lifetime(&document, &operation.node).is_some(), "{client}/{name}");
+        }
+    }
+}
+
 /// A column that is added must be said to be a change of a page, or not to be one.
 #[tokio::test]
 async fn the_triggers_know_every_column_of_a_product() {

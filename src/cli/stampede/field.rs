@@ -68,7 +68,8 @@ impl Field {
         Ok(Self { app, server: Server::Running(target) })
     }
 
-    async fn open_own() -> anyhow::Result<Self> {
+    /// On a private database and Redis.
+    pub async fn open_own() -> anyhow::Result<Self> {
         eprintln!("Starting PostgreSQL and Redis, durable, in a temporary folder …");
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let data_dir = folder.path().join("services");
@@ -84,15 +85,27 @@ impl Field {
         Ok(Self { app, server: Server::Own { services: Box::new(services), settings, folder } })
     }
 
+    pub const fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// A server on the private services, with these settings besides.
+    pub async fn serve(&self, more: &[(&str, &str)], with_jobs: bool) -> anyhow::Result<Children> {
+        let Server::Own { settings, folder, .. } = &self.server else { bail!("there is a server already") };
+        let mut settings = settings.clone();
+        settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        eprintln!("Starting a server …");
+        Ok(Children::start(folder.path(), settings, with_jobs).await?)
+    }
+
     /// The measurements that want the machine for themselves come before and after the server's life.
     pub async fn measure(&self, args: &StampedeArgs, stop: &CancellationToken) -> anyhow::Result<Report> {
         let plan = args.plan();
         let ceilings = if args.no_ceilings { None } else { Some(self.ceilings(&plan, stop).await?) };
         let (children, target) = match &self.server {
             Server::Running(target) => (None, target.clone()),
-            Server::Own { settings, folder, .. } => {
-                eprintln!("Starting a server …");
-                let children = Children::start(folder.path(), settings.clone(), !args.no_settlement).await?;
+            Server::Own { .. } => {
+                let children = self.serve(&[], !args.no_settlement).await?;
                 let target = children.target.clone();
                 (Some(children), target)
             }
