@@ -216,6 +216,8 @@ impl Launch {
         ];
         if !options.durable {
             settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+            // A circle of locks is told to tests as what it is, before the time-out of some lock ends it.
+            settings.push("deadlock_timeout=20ms".to_owned());
         }
         let (launcher, program, log) = (home.launcher.clone(), programs.join("postgres"), home.log("postgres"));
         Ok(Self { launcher, program, cluster, settings, log, _sockets: sockets })
