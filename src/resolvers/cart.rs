@@ -4,6 +4,7 @@ use async_graphql::{Context, Enum, ID, InputObject, Object, Result, SimpleObject
 use uuid::Uuid;
 
 use super::{
+    connection::page_cost,
     context::ContextExt,
     errors::{ApiError, UserError, UserErrorCode},
     flash_sale::FlashSale,
@@ -26,6 +27,9 @@ use crate::{
     store::{self, StoreError, stock::Claim},
 };
 
+/// As many entries a cart's lists cost: nobody says how many there may be, and most carts are shorter than the hundred.
+const LINES: i32 = 20;
+
 pub struct Cart {
     customer: CustomerId,
     lines: Vec<store::cart::CartLine>,
@@ -39,6 +43,7 @@ impl Cart {
     }
 
     /// In the order in which they were added; at most 100.
+    #[graphql(complexity = "page_cost(Some(LINES), child_complexity)")]
     async fn lines(&self) -> Vec<CartLine> {
         self.lines.iter().cloned().map(CartLine).collect()
     }
@@ -55,6 +60,7 @@ impl Cart {
     }
 
     /// Lines that cannot be bought as they stand.
+    #[graphql(complexity = "page_cost(Some(LINES), child_complexity)")]
     async fn problems(&self) -> Vec<CartProblem> {
         let of_lines = self.lines.iter().flat_map(|line| line.problems().into_iter().map(move |problem| (problem, line)));
         of_lines.map(|(problem, line)| CartProblem::new(problem, line.clone())).collect()

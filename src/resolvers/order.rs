@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::{
     address::{self, ShippingAddress},
+    connection::page_cost,
     context::ContextExt,
     customer::Customer,
     flash_sale::FlashSale,
@@ -132,6 +133,9 @@ impl Order {
     }
 }
 
+/// What leads from a line to the catalogue costs as that many, as an order may have a hundred lines; most have a few.
+const LINES: i32 = 10;
+
 pub struct OrderLine {
     row: store::order::OrderLine,
     currency: money::Currency,
@@ -140,12 +144,14 @@ pub struct OrderLine {
 /// So many of a product, at the price of the moment of the order.
 #[Object]
 impl OrderLine {
+    #[graphql(complexity = "page_cost(Some(LINES), child_complexity)")]
     async fn product(&self, ctx: &Context<'_>) -> Result<Product> {
         let product = ctx.loader().load_one(self.row.product_id).await?;
         Ok(Product(product.ok_or(StoreError::Missing("product of an order line"))?))
     }
 
     /// The sale it was bought in.
+    #[graphql(complexity = "page_cost(Some(LINES), child_complexity)")]
     async fn flash_sale(&self, ctx: &Context<'_>) -> Result<Option<FlashSale>> {
         match self.row.flash_sale_id {
             Some(id) => Ok(ctx.loader().load_one(id).await?.map(FlashSale)),

@@ -189,6 +189,27 @@ async fn documents_that_explode_or_have_no_end_are_refused_at_once() {
 }
 
 #[tokio::test]
+async fn lists_of_a_hundred_cost_what_they_may_bring() {
+    let test = TestApp::start().await;
+    let ann = test.customer().await;
+    let id = new_key();
+    let catalogue = "product { category { products(first: 100) { nodes { id } } } }";
+    for query in [
+        format!("{{ viewer {{ cart {{ lines {{ {catalogue} }} }} }} }}"),
+        format!("{{ viewer {{ cart {{ problems {{ line {{ {catalogue} }} }} }} }} }}"),
+        format!("{{ order(id: \"{id}\") {{ lines {{ {catalogue} }} }} }}"),
+        format!("{{ order(id: \"{id}\") {{ lines {{ flashSale {{ {catalogue} }} }} }} }}"),
+    ] {
+        assert_eq!(ann.error_code(&query, json!({})).await, "TOO_COMPLEX", "{query}");
+    }
+    let wanted =
+        "{ viewer { orders(first: 100) { nodes { id number version status createdAt cancellable returnable total { amount currency }
+        lines { title quantity } } pageInfo { hasNextPage endCursor } } } }";
+    assert!(ann.answer(wanted, json!({})).await["errors"].is_null(), "what a page of orders shows is not dear");
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn json_that_is_deep_large_or_ambiguous_is_refused_or_read_as_it_stands() {
     let target = Target::start(&[]).await;
     let before = target.memory("VmRSS");
