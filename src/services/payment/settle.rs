@@ -113,7 +113,8 @@ async fn settle_ordinary(
             _ => {}
         }
     }
-    // Quotas and products are locked once, before any counter.
+    // Quotas and products are locked once, before any counter; but money that came late claims anew behind these counters. Where that is a
+    // circle, the database rolls one of the groups back, and it is settled again.
     store::stock::release_units(db, &released, StockMovementKind::Released, slot, now).await?;
     store::stock::record_sold(db, &sold, slot, now).await?;
     changed.extend(by_target.values().flat_map(|(_, _, orders)| orders).map(|order| (order.id, order.customer_id)));
