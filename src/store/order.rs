@@ -386,8 +386,8 @@ pub async fn update_status(db: &mut PgConnection, steps: &[Step], at: DateTime<U
     if updated.rows_affected() == steps.len() as u64 { Ok(()) } else { Err(StoreError::Missing("order at the version that was locked")) }
 }
 
-/// Gives an order that claims its units anew the payment method of the next try and a hold from `at` on: the shortest of its sales'
-/// holds, `ordinary` at most. Call with the row locked.
+/// Gives an order that claims its units anew the payment method of the next try and a hold from `at` on: the shortest of its lines'
+/// holds, `ordinary` for ordinary stock. Call with the row locked.
 pub async fn update_for_retry(
     db: &mut PgConnection,
     id: OrderId,
@@ -398,8 +398,9 @@ pub async fn update_for_retry(
     let updated = sqlx::query!(
         "UPDATE orders
             SET payment_method = $2,
-                hold_expires_at = $3::timestamptz + make_interval(secs => least($4::double precision, (
-                    SELECT min(s.hold_seconds) FROM order_line l JOIN flash_sale s ON s.id = l.flash_sale_id WHERE l.order_id = $1)))
+                hold_expires_at = $3::timestamptz + make_interval(secs => (
+                    SELECT min(coalesce(s.hold_seconds, $4::double precision))
+                      FROM order_line l LEFT JOIN flash_sale s ON s.id = l.flash_sale_id WHERE l.order_id = $1))
           WHERE id = $1",
         id as _,
         payment_method,

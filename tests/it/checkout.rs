@@ -144,6 +144,78 @@ async fn a_refused_checkout_takes_nothing_and_leaves_the_key_free() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_refused_in_its_midst_takes_nothing_and_leaves_the_key_free() {
+    let shop = Shop::open(TestApp::start().await).await;
+    let test = &shop.test;
+    let ann = test.customer().await;
+    shop.fill(&ann).await;
+    let cart = ann.cart().await;
+    let key = new_key();
+    // What others do between the look at the cart and the claim: units are claimed by then, pieces are not; the sale is over.
+    for (make, unmake, code, field) in [
+        (
+            format!("UPDATE product SET available = available - 6 WHERE id = '{}'", shop.ordinary.0),
+            format!("UPDATE product SET available = available + 6 WHERE id = '{}'", shop.ordinary.0),
+            "OUT_OF_STOCK",
+            json!(null),
+        ),
+        (
+            format!("UPDATE flash_sale SET closes_at = now() WHERE id = '{}'", shop.sale.0),
+            format!("UPDATE flash_sale SET closes_at = now() + interval '1 hour' WHERE id = '{}'", shop.sale.0),
+            "CART_CHANGED",
+            json!(["expectedTotal"]),
+        ),
+    ] {
+        let barrier = Barrier::at(test, Step::insert("order_line")).await;
+        let checked_out = tokio::spawn({
+            let (ann, input) = (ann.clone(), json!({ "idempotencyKey": key }));
+            async move { ann.check_out(input).await }
+        });
+        barrier.reached(test).await;
+        test.execute(&make).await;
+        barrier.lift().await;
+        assert_eq!(checked_out.await.unwrap(), user_error(code, field));
+        test.execute(&unmake).await;
+        shop.assert_full().await;
+        assert_eq!(ann.cart().await, cart);
+        assert_eq!(test.scalar("SELECT count(*) FROM orders").await, 0);
+    }
+    ann.must_check_out(json!({ "idempotencyKey": key })).await;
+    assert_eq!(shop.left().await, (Shop::UNITS - 2, Shop::PIECES - 3));
+    shop.test.finish().await;
+}
+
+#[tokio::test]
+async fn an_unpaid_order_is_kept_as_long_as_the_shortest_hold_of_its_lines() {
+    let shop = Shop::open(TestApp::start_with_jobs().await).await;
+    let test = &shop.test;
+    let ann = test.customer().await;
+    let minutes_from = |start: &str| {
+        format!("SELECT round(extract(epoch FROM hold_expires_at - {start}) / 60)::bigint FROM orders ORDER BY id DESC LIMIT 1")
+    };
+    for (hold, products, kept) in [
+        (5, &[shop.in_sale, shop.ordinary][..], 5),
+        (30, &[shop.in_sale, shop.ordinary], 15),
+        (30, &[shop.in_sale], 30),
+        (30, &[shop.ordinary], 15),
+    ] {
+        test.execute(&format!("UPDATE flash_sale SET hold_seconds = {hold} * 60")).await;
+        for product in products {
+            ann.add_to_cart(*product, 1).await;
+        }
+        let order = ann.must_check_out(json!({ "paymentMethod": "pm_card_chargeDeclined" })).await;
+        ann.until_order_is(&order, "PAYMENT_FAILED").await;
+        assert_eq!(test.scalar(&minutes_from("created_at")).await, kept, "{products:?}");
+        let again = json!({ "orderId": order, "paymentMethod": "pm_card_authenticationRequired", "idempotencyKey": new_key() });
+        assert_eq!(status_after(&ann, "retryPayment", again).await, "AWAITING_PAYMENT");
+        assert_eq!(test.scalar(&minutes_from("updated_at")).await, kept, "{products:?}, once more");
+        status_after(&ann, "cancelOrder", json!({ "orderId": order, "idempotencyKey": new_key() })).await;
+        ann.until_order_is(&order, "CANCELLED").await;
+    }
+    shop.test.finish().await;
+}
+
+#[tokio::test]
 async fn different_checkouts_of_one_customer_have_a_limit_and_a_repeated_one_has_none() {
     let test = TestApp::start_with(&[("BUY_NOW_BURST", "2"), ("BUY_NOW_PER_MINUTE", "1")]).await;
     let ann = test.customer().await;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 const MUTATION: &str = "checkOutCart";
-/// How long an unpaid order keeps ordinary stock; with a line of a sale, the sale's hold decides.
+/// How long a line of ordinary stock is kept for an unpaid order; a line of a sale is for the sale's hold. The order ends with the first.
 pub(super) const HOLD: TimeDelta = TimeDelta::minutes(15);
 
 /// As the client sent it.
@@ -92,10 +92,10 @@ pub async fn check_out(app: &App, customer: CustomerId, mut input: CheckOut) -> 
 async fn check_out_once(app: &App, customer: CustomerId, input: &CheckOut) -> Result<CheckedOut, ServiceError> {
     let asked_for = serde_json::to_vec(&(input.address.map(|id| id.0), input.expected_total.map(|total| total.minor)))?;
     let request_hash = app.sealing.request_fingerprint(&asked_for);
-    let (id, now) = (OrderId::new(), app.clock.now());
 
     let mut tx = app.db.begin().await?;
     let account = store::customer::lock(&mut tx, customer).await?.ok_or(ServiceError::NoAccount)?;
+    let (id, now) = (OrderId::new(), app.clock.now());
     // Asked with the row locked: the same request at the same moment has made its order by now.
     match store::order::find_by_key(&mut tx, customer, MUTATION, input.idempotency_key).await? {
         Some((known, hash)) if hash == request_hash => return Ok(CheckedOut::Done(known)),
@@ -115,7 +115,7 @@ async fn check_out_once(app: &App, customer: CustomerId, input: &CheckOut) -> Re
         Ok(total) => total,
         Err(refused) => return Ok(refused),
     };
-    let holds = cart.iter().filter_map(|line| line.hold_seconds).map(|seconds| TimeDelta::seconds(seconds.into()));
+    let holds = cart.iter().map(|line| line.hold_seconds.map_or(HOLD, |seconds| TimeDelta::seconds(seconds.into())));
     let note = input.delivery_note.as_deref();
     let order = NewOrder {
         id,
