@@ -17,7 +17,6 @@ CREATE TABLE cart_line (
     quantity           integer     NOT NULL CONSTRAINT cart_line_quantity_range CHECK (quantity BETWEEN 1 AND 999),
     -- What a piece cost when the customer last said how many.
     agreed_price_minor bigint      NOT NULL CONSTRAINT cart_line_price_positive CHECK (agreed_price_minor > 0),
-    added_at           timestamptz NOT NULL,
     CONSTRAINT cart_line_product_once UNIQUE (customer_id, product_id)
 );
 

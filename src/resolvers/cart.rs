@@ -233,7 +233,7 @@ impl CartMutation {
         Ok(payload(customer, change))
     }
 
-    /// Sets how many pieces a line is for, and agrees to the price of now. Fewer is always possible.
+    /// Sets how many pieces a line is for, and agrees to the price of now. Fewer is possible as long as the product is sold.
     async fn set_cart_quantity(&self, ctx: &Context<'_>, input: SetCartQuantityInput) -> Result<CartPayload> {
         let customer = ctx.signed_in()?.customer;
         let Some(line) = CartLineId::parse(&input.line_id) else { return Ok(payload(customer, CartChange::NoSuchLine)) };
@@ -284,6 +284,9 @@ fn payload(customer: CustomerId, change: CartChange) -> CartPayload {
         CartChange::Invalid(invalid) => invalid.into(),
         CartChange::NoSuchProduct => UserError::new(UserErrorCode::NotFound, &["productId"], "No such product, or no longer sold."),
         CartChange::NoSuchLine => UserError::new(UserErrorCode::NotFound, &["lineId"], "No such line in your cart."),
+        CartChange::ProductRemoved => {
+            UserError::new(UserErrorCode::NotFound, &["lineId"], "The product is no longer sold: remove the line.")
+        }
         CartChange::OutOfStock { left } => UserError::new(UserErrorCode::OutOfStock, &["quantity"], format!("Only {left} left.")),
         CartChange::LimitReached(limit) => UserError::new(UserErrorCode::LimitReached, limit.field, limit.rule),
         CartChange::KeyReused => UserError::new(

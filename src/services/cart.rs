@@ -6,7 +6,10 @@
 use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{InvalidInput, ServiceError};
+use super::{
+    InvalidInput, ServiceError,
+    idempotency::{ClientKey, Request},
+};
 use crate::{
     app::App,
     domain::{
@@ -14,11 +17,7 @@ use crate::{
         ids::{CartLineId, CustomerId, ProductId},
         quantity::Quantity,
     },
-    store::{
-        self,
-        cart::CartLine,
-        idempotency::{Earlier, Key},
-    },
+    store::{self, cart::CartLine, idempotency::Earlier},
 };
 
 /// Bounds the order that a checkout makes.
@@ -32,6 +31,8 @@ pub enum CartChange {
     Invalid(InvalidInput),
     NoSuchProduct,
     NoSuchLine,
+    /// Its line can only be taken out.
+    ProductRemoved,
     /// More than can be bought now.
     OutOfStock {
         left: i64,
@@ -46,17 +47,16 @@ pub async fn add(app: &App, customer: CustomerId, product: ProductId, pieces: i3
     let Some(pieces) = Quantity::new(pieces) else {
         return Ok(CartChange::Invalid(InvalidInput::new(&["quantity"], "1 to 999.")));
     };
-    let request_hash = app.sealing.request_fingerprint(&serde_json::to_vec(&(product.0, pieces.get()))?);
-    let key = key.map(|key| Key { customer, mutation: "addToCart", key, request_hash: &request_hash });
-
-    let (mut tx, lines) = begin(app, customer).await?;
-    if let Some(key) = &key {
-        match store::idempotency::find(&mut tx, key).await? {
-            Earlier::Same(_) => return Ok(CartChange::Done(lines)),
+    let mut tx = begin(app, customer).await?;
+    if let Some(key) = key {
+        let request = Request::new(app, "addToCart", ClientKey { customer, key }, &(product.0, pieces.get()))?;
+        match request.take(&mut tx, product.0, app.clock.now()).await? {
+            Earlier::Same(_) => return Ok(CartChange::Done(list(app, &mut tx, customer).await?)),
             Earlier::Different => return Ok(CartChange::KeyReused),
             Earlier::None => {}
         }
     }
+    let lines = list(app, &mut tx, customer).await?;
     let present = lines.iter().find(|line| line.product_id == product).map(|line| line.quantity);
     if present.is_none() && lines.len() >= MAX_LINES {
         return Ok(CartChange::LimitReached(InvalidInput::new(&[], "A cart has 100 lines at most.")));
@@ -71,14 +71,12 @@ pub async fn add(app: &App, customer: CustomerId, product: ProductId, pieces: i3
     if let Some(refusal) = refusal(&lines, id) {
         return Ok(refusal);
     }
-    if let Some(key) = &key {
-        store::idempotency::insert(&mut tx, key, id.0, app.clock.now()).await?;
-    }
     tx.commit().await?;
     Ok(CartChange::Done(lines))
 }
 
-/// Sets how many pieces a line is for, at the price of this moment; with none the line is removed. Fewer is always possible.
+/// Sets how many pieces a line is for, at the price of this moment; with none the line is removed. Fewer is possible as long as
+/// the product is sold.
 pub async fn set_quantity(app: &App, customer: CustomerId, id: CartLineId, pieces: i32) -> Result<CartChange, ServiceError> {
     if pieces == 0 {
         return remove(app, customer, id).await;
@@ -86,10 +84,11 @@ pub async fn set_quantity(app: &App, customer: CustomerId, id: CartLineId, piece
     let Some(wanted) = Quantity::new(pieces) else {
         return Ok(CartChange::Invalid(InvalidInput::new(&["quantity"], "0 to 999.")));
     };
-    let (mut tx, lines) = begin(app, customer).await?;
+    let mut tx = begin(app, customer).await?;
+    let lines = list(app, &mut tx, customer).await?;
     let Some(line) = lines.iter().find(|line| line.id == id) else { return Ok(CartChange::NoSuchLine) };
     if store::cart::save(&mut tx, customer, line.product_id, wanted.get(), app.clock.now()).await?.is_none() {
-        return Ok(CartChange::OutOfStock { left: 0 });
+        return Ok(CartChange::ProductRemoved);
     }
     let is_more = wanted.get() > line.quantity;
     let lines = list(app, &mut tx, customer).await?;
@@ -101,7 +100,8 @@ pub async fn set_quantity(app: &App, customer: CustomerId, id: CartLineId, piece
 }
 
 pub async fn remove(app: &App, customer: CustomerId, id: CartLineId) -> Result<CartChange, ServiceError> {
-    let (mut tx, mut lines) = begin(app, customer).await?;
+    let mut tx = begin(app, customer).await?;
+    let mut lines = list(app, &mut tx, customer).await?;
     let Some(place) = lines.iter().position(|line| line.id == id) else { return Ok(CartChange::NoSuchLine) };
     store::cart::delete(&mut tx, id).await?;
     tx.commit().await?;
@@ -110,18 +110,17 @@ pub async fn remove(app: &App, customer: CustomerId, id: CartLineId) -> Result<C
 }
 
 pub async fn clear(app: &App, customer: CustomerId) -> Result<CartChange, ServiceError> {
-    let (mut tx, _) = begin(app, customer).await?;
+    let mut tx = begin(app, customer).await?;
     store::cart::delete_all(&mut tx, customer).await?;
     tx.commit().await?;
     Ok(CartChange::Done(Vec::new()))
 }
 
-/// The customer's cart, the customer's row locked.
-async fn begin(app: &App, customer: CustomerId) -> Result<(Transaction<'static, Postgres>, Vec<CartLine>), ServiceError> {
+/// A transaction with the customer's row locked.
+async fn begin(app: &App, customer: CustomerId) -> Result<Transaction<'static, Postgres>, ServiceError> {
     let mut tx = app.db.begin().await?;
     store::customer::lock(&mut tx, customer).await?.ok_or(ServiceError::NoAccount)?;
-    let lines = list(app, &mut tx, customer).await?;
-    Ok((tx, lines))
+    Ok(tx)
 }
 
 async fn list(app: &App, db: &mut PgConnection, customer: CustomerId) -> Result<Vec<CartLine>, ServiceError> {

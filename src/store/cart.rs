@@ -83,8 +83,8 @@ pub async fn save(
     now: DateTime<Utc>,
 ) -> Result<Option<CartLineId>, StoreError> {
     let id = sqlx::query_scalar!(
-        r#"INSERT INTO cart_line (id, customer_id, product_id, quantity, agreed_price_minor, added_at)
-           SELECT $1, $2, p.id, $4, coalesce(s.price_minor, p.price_minor), $5
+        r#"INSERT INTO cart_line (id, customer_id, product_id, quantity, agreed_price_minor)
+           SELECT $1, $2, p.id, $4, coalesce(s.price_minor, p.price_minor)
              FROM product p
              LEFT JOIN flash_sale s ON s.product_id = p.id AND is_open(s, $5)
             WHERE p.id = $3 AND p.archived_at IS NULL
