@@ -1,6 +1,7 @@
 -- Why:   wishlists, and mails to those who wish for a product when a sale of it is scheduled and shortly before it opens. A mail about a
---        sale is written once per customer, sale and kind, whoever writes it and however often the writer is killed.
--- Locks: new tables; ALTER TABLE on mail for an instant; its writers wait while the new index reads the table once.
+--        sale is written once per customer, sale and kind, whoever writes it and however often the writer is killed. Many may wait to be
+--        sent: whoever deletes an account finds the customer's by an index, in place of one that no statement uses.
+-- Locks: new tables; ALTER TABLE on mail for an instant; its writers wait while each of two new indexes reads the table once.
 -- Undo:  the down file drops what is new.
 
 -- No foreign key to product, as in cart_line.
@@ -18,6 +19,8 @@ CREATE INDEX wishlist_item_newest ON wishlist_item (customer_id, added_at DESC, 
 CREATE INDEX wishlist_item_notified ON wishlist_item (product_id, customer_id) WHERE notify_on_sale;
 
 ALTER TABLE mail ADD COLUMN sale_id uuid;
+DROP INDEX mail_unsent;
+CREATE INDEX mail_unsent_customer ON mail (customer_id) WHERE sent_at IS NULL;
 CREATE UNIQUE INDEX mail_sale_once ON mail (sale_id, kind, customer_id) WHERE sale_id IS NOT NULL;
 
 -- How far the mails of a sale are written.

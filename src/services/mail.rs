@@ -26,6 +26,7 @@ use crate::{
 
 /// Of the messages in the queue.
 pub const KIND: &str = "send";
+const BATCH: i64 = 1_000;
 
 /// Writes to a customer, in the caller's transaction; to one who has deleted the account there is nothing to write. Ring `mail_waiting`
 /// after the commit.
@@ -43,8 +44,8 @@ pub async fn send(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, l
     Ok(())
 }
 
-/// Writes to many about a sale, in the caller's transaction; who has been written to already is passed over. Ring `mail_waiting` after the
-/// commit.
+/// Writes to many about a sale, in the caller's transaction; who has been written to already is passed over, and so is one whose address
+/// cannot be read: nobody else is to wait for it. Ring `mail_waiting` after the commit.
 pub async fn send_about_sale(
     app: &App,
     db: &mut PgConnection,
@@ -59,7 +60,13 @@ pub async fn send_about_sale(
             Locale::En => &english,
             Locale::Ko => &korean,
         };
-        let email = app.sealing.open(SealedColumn::CustomerEmail, wisher.customer.0, &wisher.email_sealed)?;
+        let email = match app.sealing.open(SealedColumn::CustomerEmail, wisher.customer.0, &wisher.email_sealed) {
+            Ok(email) => email,
+            Err(error) => {
+                tracing::error!(customer = %wisher.customer, %error, "the address cannot be read: no mail about a sale");
+                continue;
+            }
+        };
         new.push(seal(app, &Recipient { id: wisher.customer, email: &email, locale: wisher.locale }, letter.kind(), content)?);
     }
     let written = store::mail::insert_about_sale(db, sale, &new, app.clock.now()).await?;
@@ -81,7 +88,7 @@ fn seal(app: &App, recipient: &Recipient<'_>, kind: &'static str, content: &Cont
 /// idempotency key.
 pub async fn deliver(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
     let id = MailId(delivery.id);
-    let unsent = store::mail::find_unsent(&mut *app.db.acquire().await?, id).await?;
+    let unsent = store::mail::find_unsent(&mut *app.db.acquire().await?, id, app.clock.now()).await?;
     if let Some(sealed) = unsent {
         let mail: Mail = serde_json::from_str(&app.sealing.open(SealedColumn::MailContent, id.0, &sealed)?)?;
         if let Err(error) = app.mailer.send(&mail, app.clock.now()).await {
@@ -95,5 +102,11 @@ pub async fn deliver(app: &App, delivery: &Delivery) -> Result<(), ServiceError>
     store::mail::update_sent(&mut tx, id, app.clock.now()).await?;
     retry::acknowledge(&mut tx, delivery).await?;
     tx.commit().await?;
+    Ok(())
+}
+
+/// Forgets mails about sales that have closed, in batches: until then they keep a customer from being written to twice.
+pub async fn forget_closed_sales(app: &App) -> Result<(), ServiceError> {
+    while store::mail::delete_about_closed_sales(&mut *app.db.acquire().await?, app.clock.now(), BATCH).await? > 0 {}
     Ok(())
 }

@@ -50,14 +50,16 @@ pub async fn insert_about_sale(
     Ok(inserted.fetch_all(db).await?)
 }
 
-/// The sealed content of a mail that is to be sent still; one about a sale that was called off is not.
-pub async fn find_unsent(db: &mut PgConnection, id: MailId) -> Result<Option<Vec<u8>>, StoreError> {
+/// The sealed content of a mail that is to be sent still; one about a sale is not when the sale was called off, or has opened by `now`: it
+/// tells of what is to come.
+pub async fn find_unsent(db: &mut PgConnection, id: MailId, now: DateTime<Utc>) -> Result<Option<Vec<u8>>, StoreError> {
     let content = sqlx::query_scalar!(
         r#"SELECT m.content_sealed AS "content!"
              FROM mail m
             WHERE m.id = $1 AND m.sent_at IS NULL
-              AND NOT EXISTS (SELECT FROM flash_sale s WHERE s.id = m.sale_id AND s.cancelled_at IS NOT NULL)"#,
+              AND NOT EXISTS (SELECT FROM flash_sale s WHERE s.id = m.sale_id AND (s.cancelled_at IS NOT NULL OR s.opens_at <= $2))"#,
         id as _,
+        now,
     );
     Ok(content.fetch_optional(db).await?)
 }
@@ -72,4 +74,15 @@ pub async fn update_sent(db: &mut PgConnection, id: MailId, at: DateTime<Utc>) -
 pub async fn delete_unsent(db: &mut PgConnection, customer: CustomerId) -> Result<(), StoreError> {
     sqlx::query!("DELETE FROM mail WHERE customer_id = $1 AND sent_at IS NULL", customer as _).execute(db).await?;
     Ok(())
+}
+
+/// Forgets mails about sales that have closed by `now`, sent or not, at most `limit` at once; how many there were.
+pub async fn delete_about_closed_sales(db: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<u64, StoreError> {
+    let deleted = sqlx::query!(
+        "DELETE FROM mail
+          WHERE id IN (SELECT m.id FROM mail m JOIN flash_sale s ON s.id = m.sale_id WHERE s.closes_at <= $1 LIMIT $2)",
+        now,
+        limit,
+    );
+    Ok(deleted.execute(db).await?.rows_affected())
 }

@@ -151,6 +151,13 @@ pub async fn get_oldest_wait(db: &mut PgConnection, queue: Queue) -> Result<Opti
     Ok(seconds.map(Duration::from_secs_f64))
 }
 
+/// Whether a queue has so many messages, whoever may read them now.
+pub async fn has_messages(db: &mut PgConnection, queue: Queue, count: i64) -> Result<bool, StoreError> {
+    // The table's name is one of ours.
+    let sql = format!("SELECT count(*) >= $1 FROM (SELECT FROM pgmq.q_{} LIMIT $1) m", queue.as_str());
+    Ok(sqlx::query_scalar(&sql).bind(count).fetch_one(db).await?)
+}
+
 /// Counts of a queue, as they are now.
 #[derive(Clone, Debug)]
 pub struct QueueCounts {

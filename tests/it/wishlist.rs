@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 use whitemonday::{
     domain::ids::{FlashSaleId, ProductId},
-    services::{leader, wishlist::sale_notice},
+    services::{leader, mail, wishlist::sale_notice},
     store,
 };
 
@@ -29,6 +29,18 @@ async fn notify(test: &TestApp) {
     let app = test.app.for_jobs();
     let term = leader::take_or_renew(&app).await.unwrap().unwrap();
     while sale_notice::notify_some(&app, term).await.unwrap() {}
+}
+
+/// The same, as if each mail went out at once: those in the queue are moved to its archive.
+async fn notify_all(test: &TestApp) {
+    let app = test.app.for_jobs();
+    let term = leader::take_or_renew(&app).await.unwrap().unwrap();
+    while sale_notice::notify_some(&app, term).await.unwrap() || drain(test).await > 0 {}
+}
+
+/// Takes all messages out of the queue of mails; how many there were.
+async fn drain(test: &TestApp) -> i64 {
+    test.scalar("SELECT count(pgmq.archive('mail', msg_id)) FROM pgmq.q_mail").await
 }
 
 /// Mails about sales by kind.
@@ -169,6 +181,54 @@ async fn a_sale_that_is_called_off_open_or_soon_to_open_is_not_told_of_as_schedu
     test.finish().await;
 }
 
+#[tokio::test]
+async fn a_mail_that_was_not_sent_before_its_sale_opens_is_never_sent() {
+    let test = TestApp::start().await;
+    let ann = test.customer().await;
+    let [late, due] = [test.sale_opening_in(TimeDelta::minutes(4)).await, test.sale_opening_in(TimeDelta::minutes(4)).await];
+    for sale in [late, due] {
+        add(&ann, test.product_of(sale).await, true).await;
+    }
+    notify(&test).await;
+    assert_eq!(mails(&test, "sale-opening").await, 2);
+    opens_in(&test, late, 0).await;
+    test.start_jobs();
+    until(async || (test.scalar("SELECT count(*) FROM pgmq.q_mail").await == 0).then_some(())).await;
+    assert_eq!(test.all_mails().len(), 1);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn mails_about_a_sale_are_forgotten_once_it_has_closed() {
+    let test = TestApp::start().await;
+    let ann = test.customer().await;
+    let [closed, open] = [test.sale_opening_in(TimeDelta::minutes(60)).await, test.sale_opening_in(TimeDelta::minutes(60)).await];
+    for sale in [closed, open] {
+        add(&ann, test.product_of(sale).await, true).await;
+    }
+    notify(&test).await;
+    test.execute(&format!("UPDATE flash_sale SET opens_at = now() - interval '1 hour', closes_at = now() WHERE id = '{}'", closed.0)).await;
+    mail::forget_closed_sales(&test.app).await.unwrap();
+    assert_eq!(test.scalar(&format!("SELECT count(*) FROM mail WHERE sale_id = '{}'", closed.0)).await, 0, "though it was never sent");
+    assert_eq!(mails(&test, "sale-scheduled").await, 1);
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn somebody_whose_address_cannot_be_read_keeps_no_mail_from_others() {
+    let test = TestApp::start().await;
+    let sale = test.sale_opening_in(TimeDelta::hours(1)).await;
+    let [ann, bob] = test.customers(2).await.try_into().unwrap_or_else(|_| panic!());
+    for wisher in [&ann, &bob] {
+        add(wisher, test.product_of(sale).await, true).await;
+    }
+    let first = "id = (SELECT min(id::text)::uuid FROM customer)";
+    test.execute(&format!("UPDATE customer SET email_sealed = decode('00', 'hex') WHERE {first}")).await;
+    notify(&test).await;
+    assert_eq!(mails(&test, "sale-scheduled").await, 1);
+    test.finish().await;
+}
+
 /// Many verified customers who wish for a product, made in the database.
 async fn wishers(test: &TestApp, product: ProductId, count: usize) {
     test.customers(count).await;
@@ -187,20 +247,38 @@ async fn whoever_is_killed_among_many_mails_is_followed_by_one_who_goes_on() {
     wishers(&test, test.product_of(sale).await, 1_200).await;
     // In the second of three chunks.
     for step in [Step::insert("mail"), Step::update("sale_notice", "true"), Step::insert("pgmq.q_mail").at_commit()] {
-        test.execute("DELETE FROM mail; DELETE FROM sale_notice; DELETE FROM pgmq.q_mail; UPDATE lease SET expires_at = now()").await;
+        let forget = ["mail", "sale_notice", "pgmq.q_mail", "pgmq.a_mail"].map(|table| format!("DELETE FROM {table};")).concat();
+        test.execute(&format!("{forget} UPDATE lease SET expires_at = now()")).await;
         let barrier = Barrier::after(&test, step, if step.table == "sale_notice" { 0 } else { 700 }).await;
         let mut worker = Process::worker(&test);
         barrier.reached(&test).await;
         worker.kill();
         barrier.lift().await;
         test.execute("UPDATE lease SET expires_at = now()").await;
-        notify(&test).await;
+        notify_all(&test).await;
         assert_eq!(mails(&test, "sale-scheduled").await, 1_200, "{step:?}");
         assert_eq!(test.scalar("SELECT count(DISTINCT customer_id) FROM mail").await, 1_200);
-        let queued = "SELECT count(DISTINCT message ->> 'id') FROM pgmq.q_mail";
+        let queued = "SELECT count(DISTINCT message ->> 'id') FROM pgmq.a_mail";
         let sent = "SELECT count(*) FROM mail WHERE sent_at IS NOT NULL";
-        assert_eq!(test.scalar(queued).await + test.scalar(sent).await + test.scalar("SELECT count(*) FROM retry").await, 1_200);
+        assert_eq!(
+            test.scalar(queued).await + test.scalar(sent).await + test.scalar("SELECT count(*) FROM retry WHERE due_at IS NOT NULL").await,
+            1_200
+        );
         test.execute("DELETE FROM retry").await;
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn mails_about_sales_are_written_as_fast_as_mail_is_sent() {
+    let test = TestApp::start().await;
+    let sale = test.sale_opening_in(TimeDelta::hours(1)).await;
+    wishers(&test, test.product_of(sale).await, 1_200).await;
+    for (waiting, written) in [(0, 500), (500, 500), (499, 1_000), (500, 1_000), (0, 1_200)] {
+        drain(&test).await;
+        test.execute(&format!("SELECT pgmq.send('mail', '{{}}') FROM generate_series(1, {waiting})")).await;
+        notify(&test).await;
+        assert_eq!(mails(&test, "sale-scheduled").await, written, "{waiting} wait");
     }
     test.finish().await;
 }
@@ -212,10 +290,10 @@ async fn two_who_write_at_the_same_moment_write_each_mail_once() {
     wishers(&test, test.product_of(sale).await, 600).await;
     let app = test.app.for_jobs();
     let term = leader::take_or_renew(&app).await.unwrap().unwrap();
-    let write = async || while sale_notice::notify_some(&app, term).await.unwrap() {};
+    let write = async || while sale_notice::notify_some(&app, term).await.unwrap() || drain(&test).await > 0 {};
     tokio::join!(write(), write());
     assert_eq!(mails(&test, "sale-scheduled").await, 600);
-    assert_eq!(test.scalar("SELECT count(*) FROM pgmq.q_mail").await, 600);
+    assert_eq!(test.scalar("SELECT count(*) FROM pgmq.a_mail").await, 600);
     let mut db = app.db.acquire().await.unwrap();
     assert!(store::lease::lock_term(&mut db, store::lease::LEADER, term.0).await.unwrap());
     drop(db);

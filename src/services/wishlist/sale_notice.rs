@@ -10,21 +10,25 @@ use crate::{
         leader::Term,
         mail::{self, Letter},
     },
-    store::{self, lease::LEADER},
+    store::{self, lease::LEADER, queue::Queue},
 };
 
 /// A sale that opens is told of so long before. One that is scheduled later than that is told of once.
 const LEAD: TimeDelta = TimeDelta::minutes(5);
-/// Mails that are written in one transaction.
+/// Mails that are written in one transaction. While as many wait to be sent, no more are written, so that a link that somebody waits for is
+/// never behind more than two chunks.
 const CHUNK: i64 = 500;
 
 /// Writes the mails of the next customers who are to hear of a sale, in one transaction that also remembers how far it has come; true when
-/// there may be more to do. A mail is there once per customer, sale and kind, by a constraint. Nothing happens when the leader's term is
-/// over.
+/// there may be more to do at once. A mail is there once per customer, sale and kind, by a constraint. Nothing happens when the leader's term
+/// is over, or a chunk of mails waits to be sent.
 pub async fn notify_some(app: &App, term: Term) -> Result<bool, ServiceError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     if !store::lease::lock_term(&mut tx, LEADER, term.0).await? {
+        return Ok(false);
+    }
+    if store::queue::has_messages(&mut tx, Queue::Mail, CHUNK).await? {
         return Ok(false);
     }
     let Some(due) = store::sale_notice::lock_due(&mut tx, now, now + LEAD).await? else { return Ok(false) };
