@@ -13,7 +13,9 @@ DECLARE
     run     CONSTANT text := '[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]+';
     content CONSTANT text := lower(normalize(given, NFKC));
 BEGIN
-    RETURN QUERY SELECT w.lexeme, false FROM unnest(to_tsvector('simple', regexp_replace(content, run, ' ', 'g'))) w;
+    -- The parser gets letters and digits only: it would make "-500" a number, "/hdmi" a path and "node.js" a host.
+    RETURN QUERY SELECT w.lexeme, false
+                   FROM unnest(to_tsvector('simple', regexp_replace(regexp_replace(content, run, ' ', 'g'), '[^[:alnum:]]+', ' ', 'g'))) w;
     RETURN QUERY SELECT DISTINCT m[1], true FROM regexp_matches(content, run, 'g') m;
 END
 $$;
@@ -27,7 +29,7 @@ BEGIN
 END
 $$;
 
--- What a product is found by: '=' and a word of its title, 't' and a part of its title, 'a' and a part of title or description.
+-- What a product is found by: '=' and a word of its title (500 characters of it, for a lexeme has its limit and one character may be six in NFKC), 't' and a part of its title, 'a' and a part of title or description.
 -- The part of a word language is the word; runs are cut into pairs, across spaces, because writers of Korean differ in them.
 CREATE FUNCTION search_vector(title text, description text) RETURNS tsvector
     -- Dear enough that the index is always taken.
@@ -47,7 +49,7 @@ BEGIN
     )
     SELECT array_to_tsvector(array_agg(lexeme))
       INTO vector
-      FROM (SELECT '=' || word AS lexeme FROM search_words(title)
+      FROM (SELECT '=' || left(word, 500) AS lexeme FROM search_words(title)
              UNION ALL SELECT 't' || unnest(parts) FROM title_part
              UNION ALL SELECT 'a' || unnest(parts) FROM title_part
              UNION ALL SELECT 'a' || unnest(parts) FROM description_part) l;
@@ -115,7 +117,7 @@ BEGIN
          GROUP BY u.word
     ), operand AS (
         SELECT w.word,
-               search_operand('=' || w.word) AS whole,
+               search_operand('=' || left(w.word, 500)) AS whole,
                (SELECT string_agg(search_operand('t' || part) || w.prefix, '&') FROM unnest(w.parts) part) AS in_title,
                (SELECT string_agg(search_operand('a' || part) || w.prefix, '&') FROM unnest(w.parts) part) AS in_any,
                m.alternatives

@@ -1,5 +1,6 @@
 //! The catalogue's search: parts of Korean words, misspelt words, order, pages, and what nobody would type in good faith.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use whitemonday::services::seed;
 
@@ -46,6 +47,24 @@ async fn korean_is_found_within_words_and_across_spaces() {
     // The same syllables, taken apart as some systems send them.
     assert_eq!(titles(&visitor, "\u{1102}\u{1169}\u{11a8}\u{110e}\u{1161}").await, ["녹차"]);
     assert_eq!(titles(&visitor, "선무").await, Vec::<String>::new());
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn words_are_letters_and_digits_however_they_are_joined() {
+    let test = TestApp::start().await;
+    sell(&test, &[("MX-500 mouse", ""), ("USB-C/HDMI cable", ""), ("T-Shirt", "size 2.5/3"), ("Node.js", "see www.nodejs.org/docs")]).await;
+    let visitor = test.anonymous();
+    for (searches, found) in [
+        (&["mx 500", "500", "mx-500", "MX/500"][..], "MX-500 mouse"),
+        (&["hdmi", "usb c", "usb-c", "hdmi/usb"], "USB-C/HDMI cable"),
+        (&["t shirt", "t-shirt", "shirt t", "2.5", "3 2.5"], "T-Shirt"),
+        (&["node", "node js", "node.js", "js", "docs", "nodejs.org"], "Node.js"),
+    ] {
+        for search in searches {
+            assert_eq!(titles(&visitor, search).await, [found], "{search}");
+        }
+    }
     test.finish().await;
 }
 
@@ -127,6 +146,24 @@ async fn pages_of_a_search_are_complete_in_both_directions() {
 }
 
 #[tokio::test]
+async fn a_forged_rank_is_a_place_before_or_behind_everything() {
+    let test = TestApp::start().await;
+    sell(&test, &[("Lamp", "")]).await;
+    let visitor = test.anonymous();
+    for (rank, above, below) in [(5_000, 0, 1), (i32::MAX, 0, 1), (4_000, 0, 1), (-1, 1, 0), (-1_000, 1, 0), (i32::MIN, 1, 0)] {
+        let cursor = json!([{ "Rank": rank }, uuid::Uuid::nil()]);
+        let cursor = BASE64_URL_SAFE_NO_PAD.encode(cursor.to_string());
+        for (from, expected) in [("before", above), ("after", below)] {
+            let size = if from == "before" { "last" } else { "first" };
+            let variables = json!({ "filter": { "search": "lamp" }, "sort": "RELEVANCE", size: 5, from: cursor });
+            let nodes = visitor.send(SEARCH, variables).await["products"]["nodes"].take();
+            assert_eq!(nodes.as_array().unwrap().len(), expected, "{from} {rank}");
+        }
+    }
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn an_empty_search_is_none_and_relevance_without_one_is_newest() {
     let test = TestApp::start().await;
     seed::catalogue(&test.app, 5, |_| ()).await.unwrap();
@@ -141,7 +178,9 @@ async fn an_empty_search_is_none_and_relevance_without_one_is_newest() {
 #[tokio::test]
 async fn a_hostile_search_is_a_search() {
     let test = TestApp::start().await;
-    sell(&test, &[("The lamp", "100% cotton, l''été, C:\\\\back"), ("무선청소기", "")]).await;
+    // In NFKC it is six characters.
+    let (square, squares) = ("㌖".repeat(255), "㌖".repeat(200));
+    sell(&test, &[("The lamp", "100% cotton, l''été, C:\\\\back"), ("무선청소기", ""), (&square, "")]).await;
     let visitor = test.anonymous();
     let (long, long_korean, many) = ("x".repeat(10_000), "무선청소기".repeat(2_000), "lamp lomp limp lump ".repeat(500));
     for (search, found) in [
@@ -163,6 +202,9 @@ async fn a_hostile_search_is_a_search() {
         ("http://a.b/c?d='e'&f=\\", 0),
         (&long, 0),
         (&long_korean, 0),
+        (&squares, 1),
+        (&square, 1),
+        ("キロメートル", 1),
         // Each of them may stand for the lamp.
         (&many, 1),
     ] {

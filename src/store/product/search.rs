@@ -73,9 +73,11 @@ pub async fn list(db: &mut PgConnection, search: &str, filter: &ProductFilter, s
 
 /// The steps that the page can reach, nearest first, each with the rank that is just above it.
 fn steps_of(slice: &FoundSlice) -> Vec<(&'static str, i32)> {
+    // A cursor may be forged: there is a step for every rank.
+    let step_of = |rank: i32| rank.clamp(0, 4 * STEP - 1) / STEP;
     let reachable = |number: i32| match slice.from {
-        Some((rank, _)) if slice.backwards => number >= rank / STEP,
-        Some((rank, _)) => number <= rank / STEP,
+        Some((rank, _)) if slice.backwards => number >= step_of(rank),
+        Some((rank, _)) => number <= step_of(rank),
         None => true,
     };
     let steps = (0..4).zip(STEPS).filter(|(number, _)| reachable(*number)).map(|(number, step)| (step, (number + 1) * STEP));
