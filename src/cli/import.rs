@@ -10,8 +10,11 @@ use super::{OperatorArgs, output};
 use crate::services::import::{self, Report};
 
 #[derive(Args)]
-#[command(after_help = "Run it again with a newer file: products are updated, not doubled.\n\nExamples:\n  \
-                        whitemonday import products.csv --dry-run\n  whitemonday import products.csv --json > report.json")]
+#[command(
+    after_help = "Run it again with a newer file: products are updated, not doubled.\nThe file wins over what staff have changed of them; the stock \
+                        changes by the difference,\nso that what was sold stays sold.\n\nExamples:\n  \
+                        whitemonday import products.csv --dry-run\n  whitemonday import products.csv --json > report.json"
+)]
 pub struct ImportArgs {
     #[command(flatten)]
     operator: OperatorArgs,
@@ -29,7 +32,7 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let app = args.operator.app()?;
     let file = File::open(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let bar = output::progress(file.metadata()?.len(), "bytes");
-    let report = import::shopify(&app, file, args.dry_run, |bytes| bar.set_position(bytes)).await?;
+    let report = import::shopify(&app, file, args.dry_run, |bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();
     if args.json {
         println!("{}", json_of(&report, args.dry_run));
@@ -68,6 +71,6 @@ fn print_report(report: &Report, dry_run: bool) {
         report.rows, report.refused_rows
     );
     if let Some(error) = &report.broken_off {
-        println!("The rest was not read: {error}");
+        println!("The rest was not imported: {error}");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-const MAX_NAME_CHARACTERS: usize = 120;
+pub(super) const MAX_NAME_CHARACTERS: usize = 120;
 
 /// Where a category is to be in the tree.
 #[derive(Clone, Copy, Debug)]

@@ -163,7 +163,8 @@ pub async fn update(app: &App, id: ProductId, input: UpdateProduct) -> Result<Sa
     Ok(SavedProduct::Saved(id))
 }
 
-fn with_first(mut images: Vec<String>, first: Option<String>) -> Vec<String> {
+/// The images with this one before the others.
+pub(super) fn with_first(mut images: Vec<String>, first: Option<String>) -> Vec<String> {
     if let Some(first) = first {
         images.retain(|image| *image != first);
         images.insert(0, first);

@@ -53,6 +53,11 @@ pub async fn list_children(db: &mut PgConnection, parents: &[CategoryId]) -> Res
 
 /// Inserts a category unless its slug is taken; the id of the one with that slug either way.
 pub async fn insert_if_new(db: &mut PgConnection, category: &Category, at: DateTime<Utc>) -> Result<CategoryId, StoreError> {
+    // Read first: one that is there is neither locked nor written.
+    let known = sqlx::query_scalar!(r#"SELECT id AS "id: CategoryId" FROM category WHERE slug = $1"#, category.slug);
+    if let Some(known) = known.fetch_optional(&mut *db).await? {
+        return Ok(known);
+    }
     let id = sqlx::query_scalar!(
         r#"INSERT INTO category (id, parent_id, slug, name, created_at)
            VALUES ($1, $2, $3, $4, $5)

@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::StoreError;
+use super::{StoreError, expect_one};
 use crate::domain::{
     ids::{CategoryId, ProductId},
     money::Currency,
 };
 
-/// A product as the last import left it, and what became of it since.
+/// A product that an import has made, as it is now.
 pub struct ImportedRow {
     pub id: ProductId,
     pub key: String,
@@ -19,8 +19,8 @@ pub struct ImportedRow {
     pub images: Vec<String>,
     pub price_minor: i64,
     pub available: i32,
-    /// The quantity that the source told last.
-    pub told_quantity: Option<i32>,
+    /// The units that imports have put into its stock so far.
+    pub import_quantity: i32,
     pub is_archived: bool,
 }
 
@@ -31,40 +31,40 @@ pub struct ProductContent<'a> {
     pub description: &'a str,
     pub images: &'a [String],
     pub price_minor: i64,
-    pub told_quantity: Option<i32>,
     pub is_archived: bool,
 }
 
-/// The products with these keys, locked until the transaction ends. Until then no other import goes on, so that a key which is not
+/// The products with these keys, locked until the transaction ends. Until then no other import writes, so that a key which is not
 /// there stays free.
 pub async fn lock(db: &mut PgConnection, keys: &[String]) -> Result<Vec<ImportedRow>, StoreError> {
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('product import'))").execute(&mut *db).await?;
     let rows = sqlx::query_as!(
         ImportedRow,
         r#"SELECT id AS "id: ProductId", import_key AS "key!", category_id AS "category_id: CategoryId", title, description, images,
-                  price_minor, available, import_quantity AS told_quantity, archived_at IS NOT NULL AS "is_archived!"
+                  price_minor, available, import_quantity, archived_at IS NOT NULL AS "is_archived!"
              FROM product
             WHERE import_key = ANY($1)
             ORDER BY id
-              FOR UPDATE"#,
+              FOR NO KEY UPDATE"#,
         keys,
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Inserts a product with as many units as the source tells. Their movement is the caller's.
+/// Inserts a product with its first units. Their movement is the caller's.
 pub async fn insert(
     db: &mut PgConnection,
     id: ProductId,
     key: &str,
     currency: Currency,
     content: &ProductContent<'_>,
+    units: i32,
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO product (id, import_key, category_id, title, description, images, price_minor, currency, available, import_quantity,
                               archived_at, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, 0), $9, CASE WHEN $10 THEN $11::timestamptz END, $11, $11)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, CASE WHEN $10 THEN $11::timestamptz END, $11, $11)",
         id as _,
         key,
         content.category as _,
@@ -73,7 +73,7 @@ pub async fn insert(
         content.images,
         content.price_minor,
         currency.as_str(),
-        content.told_quantity,
+        units,
         content.is_archived,
         at,
     )
@@ -82,19 +82,19 @@ pub async fn insert(
     Ok(())
 }
 
-/// Changes a product to what the source says, and its stock by `delta`, whose movement is the caller's.
+/// Changes a product to what the source says, and its stock by `units`, whose movement is the caller's. Call with the row locked.
 pub async fn update(
     db: &mut PgConnection,
     id: ProductId,
     content: &ProductContent<'_>,
-    delta: i32,
+    units: i32,
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    sqlx::query!(
+    let updated = sqlx::query!(
         "UPDATE product
             SET category_id = $2, title = $3, description = $4, images = $5, price_minor = $6, available = available + $7,
-                import_quantity = coalesce($8, import_quantity),
-                archived_at = CASE WHEN $9 THEN coalesce(archived_at, $10) END, updated_at = $10
+                import_quantity = import_quantity + $7,
+                archived_at = CASE WHEN $8 THEN coalesce(archived_at, $9) END, updated_at = $9
           WHERE id = $1",
         id as _,
         content.category as _,
@@ -102,12 +102,9 @@ pub async fn update(
         content.description,
         content.images,
         content.price_minor,
-        delta,
-        content.told_quantity,
+        units,
         content.is_archived,
         at,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+    );
+    expect_one(updated.execute(db).await?.rows_affected(), "product")
 }
