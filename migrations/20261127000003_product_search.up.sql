@@ -29,8 +29,9 @@ BEGIN
 END
 $$;
 
--- What a product is found by: '=' and a word of its title (500 characters of it, for a lexeme has its limit and one character may be six in NFKC), 't' and a part of its title, 'a' and a part of title or description.
--- The part of a word language is the word; runs are cut into pairs, across spaces, because writers of Korean differ in them.
+-- What a product is found by: '=' and a word of its title, 't' and a part of its title, 'a' and a part of title or description.
+-- The part of a word language is the word; runs are cut into pairs, across spaces, because writers of Korean differ in them. Of a whole
+-- word 500 characters count: a lexeme has 2,046 bytes at most, and one character may be six in NFKC.
 CREATE FUNCTION search_vector(title text, description text) RETURNS tsvector
     -- Dear enough that the index is always taken.
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 10000

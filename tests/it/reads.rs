@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use whitemonday::{domain::ids::ProductId, services::seed};
+use whitemonday::services::seed;
 
 use crate::support::{Client, TestApp, statements};
 
@@ -24,37 +24,41 @@ fn ids(page: &Value) -> Vec<String> {
     page["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_str().unwrap().to_owned()).collect()
 }
 
+pub const FORWARDS: [&str; 5] = ["first", "after", "endCursor", "hasNextPage", "hasPreviousPage"];
+pub const BACKWARDS: [&str; 5] = ["last", "before", "startCursor", "hasPreviousPage", "hasNextPage"];
+
+/// A whole listing in its own order, read page by page.
+pub async fn walk(visitor: &Client, listing: &Value, [size, from, end, more, behind]: [&str; 5]) -> Vec<String> {
+    let (mut pages, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let mut variables = json!({ size: 7, from: cursor });
+        variables.as_object_mut().unwrap().extend(listing.as_object().unwrap().clone());
+        let page = page(visitor, variables).await;
+        assert_eq!(page["pageInfo"][behind], !pages.is_empty(), "{listing}");
+        pages.push(ids(&page));
+        cursor = page["pageInfo"][end].clone();
+        if page["pageInfo"][more] == false {
+            break;
+        }
+    }
+    if size == "last" {
+        pages.reverse();
+    }
+    pages.concat()
+}
+
 #[tokio::test]
 async fn pages_are_complete_and_without_doubles_in_every_sort_and_both_directions() {
     let test = TestApp::start().await;
     seed::catalogue(&test.app, 55, |_| ()).await.unwrap();
     let visitor = test.anonymous();
     for sort in ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"] {
-        let (mut forwards, mut after) = (Vec::new(), Value::Null);
-        loop {
-            let page = page(&visitor, json!({ "first": 10, "after": after, "sort": sort })).await;
-            assert_eq!(page["pageInfo"]["hasPreviousPage"], !forwards.is_empty());
-            assert_eq!(page["totalCount"], 55);
-            forwards.extend(ids(&page));
-            after = page["pageInfo"]["endCursor"].clone();
-            if page["pageInfo"]["hasNextPage"] == false {
-                break;
-            }
-        }
-        assert_eq!(forwards.len(), 55, "{sort}");
+        let listing = json!({ "sort": sort });
+        assert_eq!(page(&visitor, listing.clone()).await["totalCount"], 55);
+        let forwards = walk(&visitor, &listing, FORWARDS).await;
         let unique: HashSet<_> = forwards.iter().collect();
-        assert_eq!(unique.len(), 55, "{sort}");
-
-        let (mut backwards, mut before) = (Vec::new(), Value::Null);
-        loop {
-            let page = page(&visitor, json!({ "last": 10, "before": before, "sort": sort })).await;
-            backwards.splice(0..0, ids(&page));
-            before = page["pageInfo"]["startCursor"].clone();
-            if page["pageInfo"]["hasPreviousPage"] == false {
-                break;
-            }
-        }
-        assert_eq!(backwards, forwards, "{sort}");
+        assert_eq!((forwards.len(), unique.len()), (55, 55), "{sort}");
+        assert_eq!(walk(&visitor, &listing, BACKWARDS).await, forwards, "{sort}");
     }
     test.finish().await;
 }
@@ -81,7 +85,7 @@ async fn come_and_go(db: PgPool, stop: CancellationToken) -> i64 {
     let mut count = 0;
     while !stop.is_cancelled() {
         let come = "INSERT INTO product (id, title, description, price_minor, currency, available, created_at, updated_at)
-                    SELECT gen_random_uuid(), md5(random()::text), '', p.price_minor + $1 % 2, 'KRW', 0, p.created_at, now()
+                    SELECT gen_random_uuid(), left(md5(random()::text), (20 + $1 % 12)::int), 'with a warranty', p.price_minor + $1 % 2, 'KRW', 0, p.created_at, now()
                       FROM product p WHERE p.archived_at IS NULL ORDER BY random() LIMIT 3 RETURNING id";
         let come: Vec<Uuid> = sqlx::query_scalar(come).bind(count).fetch_all(&db).await.unwrap();
         sqlx::query("UPDATE product SET archived_at = now() WHERE id = ANY($1)").bind(come).execute(&db).await.unwrap();
@@ -90,35 +94,27 @@ async fn come_and_go(db: PgPool, stop: CancellationToken) -> i64 {
     count
 }
 
-/// The whole listing, page by page.
-async fn walk(visitor: &Client, sort: &str, [size, from, end, more]: [&str; 4]) -> Vec<String> {
-    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
-    loop {
-        let page = page(visitor, json!({ size: 7, from: cursor, "sort": sort })).await;
-        seen.extend(ids(&page));
-        cursor = page["pageInfo"][end].clone();
-        if page["pageInfo"][more] == false {
-            return seen;
-        }
-    }
-}
-
 #[tokio::test]
 async fn pages_are_complete_and_without_doubles_while_products_come_and_go() {
     let test = TestApp::start().await;
     seed::catalogue(&test.app, 60, |_| ()).await.unwrap();
-    let staying: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM product").fetch_all(&test.app.db).await.unwrap();
-    let staying: HashSet<String> = staying.into_iter().map(|id| ProductId(id).to_string()).collect();
     let (visitor, stop) = (test.anonymous(), CancellationToken::new());
+    let mut listings = ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"].map(|sort| json!({ "sort": sort })).to_vec();
+    // What comes is found too, by words of its description, among what stays and is shorter or longer.
+    listings.push(json!({ "sort": "RELEVANCE", "filter": { "search": "warranty" } }));
+    let mut staying = Vec::new();
+    for listing in &listings {
+        staying.push(walk(&visitor, listing, FORWARDS).await.into_iter().collect::<HashSet<_>>());
+    }
     let coming = tokio::spawn(come_and_go(test.app.for_jobs().db.clone(), stop.clone()));
 
-    for sort in ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"] {
-        let forwards = ["first", "after", "endCursor", "hasNextPage"];
-        for direction in [forwards, ["last", "before", "startCursor", "hasPreviousPage"]] {
-            let seen = walk(&visitor, sort, direction).await;
+    for (listing, staying) in listings.iter().zip(staying) {
+        assert!(staying.len() >= 30, "{listing}");
+        for direction in [FORWARDS, BACKWARDS] {
+            let seen = walk(&visitor, listing, direction).await;
             let unique: HashSet<_> = seen.iter().cloned().collect();
-            assert_eq!(unique.len(), seen.len(), "{sort} {direction:?}: one twice");
-            assert!(unique.is_superset(&staying), "{sort} {direction:?}: one is missing");
+            assert_eq!(unique.len(), seen.len(), "{listing} {direction:?}: one twice");
+            assert!(unique.is_superset(&staying), "{listing} {direction:?}: one is missing");
         }
     }
 

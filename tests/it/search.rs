@@ -1,10 +1,15 @@
 //! The catalogue's search: parts of Korean words, misspelt words, order, pages, and what nobody would type in good faith.
 
+use std::collections::HashSet;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde_json::{Value, json};
+use serde_json::json;
 use whitemonday::services::seed;
 
-use crate::support::{Client, TestApp};
+use crate::{
+    reads::{BACKWARDS, FORWARDS, walk},
+    support::{Client, TestApp},
+};
 
 const SEARCH: &str = "query($filter: ProductFilter, $sort: ProductSort, $first: Int, $after: String, $last: Int, $before: String) {
     products(filter: $filter, sort: $sort, first: $first, after: $after, last: $last, before: $before) {
@@ -107,40 +112,18 @@ async fn the_best_answer_comes_first() {
 #[tokio::test]
 async fn pages_of_a_search_are_complete_in_both_directions() {
     let test = TestApp::start().await;
-    seed::catalogue(&test.app, 60, |_| ()).await.unwrap();
+    seed::catalogue(&test.app, 200, |_| ()).await.unwrap();
     sell(&test, &[("Kettle", "화이트"), ("화이트", "")]).await;
     let visitor = test.anonymous();
-    let page = async |more: Value| {
-        let mut variables = json!({ "filter": { "search": "화이트" }, "sort": "RELEVANCE" });
-        variables.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        visitor.send(SEARCH, variables).await["products"].take()
-    };
-    let ids = |page: &Value| page["nodes"].as_array().unwrap().iter().map(|node| node["id"].clone()).collect::<Vec<_>>();
-    let (mut forwards, mut after) = (Vec::new(), Value::Null);
-    loop {
-        let page = page(json!({ "first": 3, "after": after })).await;
-        assert_eq!(page["pageInfo"]["hasPreviousPage"], !forwards.is_empty());
-        forwards.extend(ids(&page));
-        after = page["pageInfo"]["endCursor"].clone();
-        if page["pageInfo"]["hasNextPage"] == false {
-            assert_eq!(page["totalCount"], forwards.len());
-            break;
-        }
-    }
-    assert!(forwards.len() > 6, "{} found", forwards.len());
-    assert_eq!(forwards.iter().collect::<std::collections::HashSet<_>>().len(), forwards.len());
-    let (mut backwards, mut before) = (Vec::new(), Value::Null);
-    loop {
-        let page = page(json!({ "last": 3, "before": before })).await;
-        backwards.splice(0..0, ids(&page));
-        before = page["pageInfo"]["startCursor"].clone();
-        if page["pageInfo"]["hasPreviousPage"] == false {
-            break;
-        }
-    }
-    assert_eq!(backwards, forwards);
+    let listing = json!({ "filter": { "search": "화이트" }, "sort": "RELEVANCE" });
+    let forwards = walk(&visitor, &listing, FORWARDS).await;
+    assert!(forwards.len() > 14, "{} found", forwards.len());
+    assert_eq!(forwards.iter().collect::<HashSet<_>>().len(), forwards.len());
+    assert_eq!(walk(&visitor, &listing, BACKWARDS).await, forwards);
+    let products = visitor.send(SEARCH, listing).await["products"].take();
+    assert_eq!(products["totalCount"], forwards.len());
     // A cursor of this order is none of another one.
-    let variables = json!({ "filter": { "search": "화이트" }, "sort": "NEWEST", "after": after });
+    let variables = json!({ "filter": { "search": "화이트" }, "sort": "NEWEST", "after": products["pageInfo"]["endCursor"] });
     assert_eq!(visitor.error_code(SEARCH, variables).await, "BAD_REQUEST");
     test.finish().await;
 }
