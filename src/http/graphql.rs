@@ -28,7 +28,7 @@ const JSON: &str = "application/json";
 pub const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
 
 pub async fn execute(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     headers: HeaderMap,
@@ -79,7 +79,7 @@ pub async fn execute(
     }
     let mut request = request.unwrap_or_else(|| read_again(&body));
     request.data = request_data(&state.app, caller);
-    let api = Api { schema: state.schema, request_id };
+    let api = Api { schema: state.schema.clone(), request_id };
     let response = api.execute(request).await;
     answer(&headers, response)
 }

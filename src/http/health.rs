@@ -1,5 +1,7 @@
 //! Health: alive, and ready for requests.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::State,
@@ -17,7 +19,7 @@ pub async fn live() -> Json<serde_json::Value> {
 }
 
 /// The database answers and its schema is the program's. Without Redis the server is degraded, not unready.
-pub async fn ready(State(state): State<HttpState>) -> Response {
+pub async fn ready(State(state): State<Arc<HttpState>>) -> Response {
     if state.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response();
     }

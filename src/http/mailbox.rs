@@ -1,5 +1,7 @@
 //! `/dev/mailbox`: what demo would have mailed, as a page for people and as JSON for tests.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::State,
@@ -9,7 +11,7 @@ use axum::{
 
 use super::{HttpState, pages};
 
-pub async fn show(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+pub async fn show(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut response = if accept.contains("application/json") {
         let mails = state.app.mailer.mailbox().map(|mailbox| mailbox.mails()).unwrap_or_default();

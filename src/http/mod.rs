@@ -71,7 +71,7 @@ const EVERY_ANSWER: [(HeaderName, HeaderValue); 6] = [
 /// Browsers that have once come by TLS come by nothing else.
 const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-#[derive(Clone)]
+/// What handlers share. It is handed over many times in a request, as one pointer.
 pub struct HttpState {
     pub app: App,
     pub schema: ApiSchema,
@@ -107,7 +107,7 @@ fn router(app: App, stop: CancellationToken, socket_tasks: TaskTracker, operatio
     let schema = resolvers::schema(app.clone(), documents.clone());
     let pages = Pages::new(app.clone(), schema.clone(), documents);
     let sockets = Arc::new(Sockets::new(&app.config.http));
-    let state = HttpState { app, schema, pages, stop, sockets, socket_tasks };
+    let state = Arc::new(HttpState { app, schema, pages, stop, sockets, socket_tasks });
     let http = &state.app.config.http;
     let webhooks = Lane::new(WEBHOOKS_AT_ONCE, http.deadline);
     let through = |lane| middleware::from_fn_with_state(lane, lane::limit);
@@ -155,7 +155,7 @@ fn cors(http: &HttpConfig) -> CorsLayer {
 
 /// Gives each request its id and its client's address, and each answer what every answer carries.
 async fn with_request_id(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,

@@ -1,6 +1,8 @@
 //! `GET /graphql/q/{sha256}`: a query of our own clients by its hash, for browsers' caches and CDNs. Only one whose answer is the
 //! same for everybody: who asks is not looked at, so that a cache in between may be as blind.
 
+use std::sync::Arc;
+
 use async_graphql::{Request, Response as GraphQlResponse, Variables};
 use axum::{
     Extension,
@@ -33,7 +35,7 @@ pub struct Parameters {
 }
 
 pub async fn execute(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     Path(hash): Path<String>,

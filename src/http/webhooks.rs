@@ -1,5 +1,7 @@
 //! `POST /webhooks/stripe`: the payment provider's events.
 
+use std::sync::Arc;
+
 use axum::{
     body::Bytes,
     extract::State,
@@ -11,7 +13,7 @@ use crate::services::webhook::{self, Received};
 
 /// 200 as soon as it is kept; what is not the provider's is a 400, which it does not repeat for long, and a fault of ours a 503,
 /// which it does.
-pub async fn stripe(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> StatusCode {
+pub async fn stripe(State(state): State<Arc<HttpState>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let signature = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
     match webhook::receive(&state.app, signature, &body).await {
         Ok(Received::Kept) => StatusCode::OK,

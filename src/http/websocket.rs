@@ -17,7 +17,7 @@
 
 mod protocol;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -61,7 +61,7 @@ const INTERNAL_ERROR: u16 = 4500;
 const TRY_LATER: u16 = close_code::AGAIN;
 
 pub async fn upgrade(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
     headers: HeaderMap,
@@ -91,7 +91,7 @@ fn may_connect(headers: &HeaderMap, config: &HttpConfig) -> bool {
     headers.get(header::ORIGIN).is_none_or(is_allowed)
 }
 
-async fn serve(state: HttpState, request_id: String, address: IpAddr, mut socket: WebSocket, places: Option<(Place, Place)>) {
+async fn serve(state: Arc<HttpState>, request_id: String, address: IpAddr, mut socket: WebSocket, places: Option<(Place, Place)>) {
     let reason = match places {
         Some(_) => converse(&state, request_id, address, &mut socket).await,
         None => Some(close(TRY_LATER, "too many sockets")),
