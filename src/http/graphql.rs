@@ -21,7 +21,7 @@ use crate::{
         context::{Caller, Transport, request_data},
         errors::ApiError,
     },
-    services::page_cache::Outcome,
+    services::page_cache::{Outcome, Page},
 };
 
 const JSON: &str = "application/json";
@@ -66,7 +66,7 @@ pub async fn execute(
         && let Some(wanted) = known.or_else(|| pages.find(&body, request.as_mut()?))
     {
         match pages.get(wanted, || read_again(&body)).await {
-            Some(Outcome::Page(page)) => return ([(header::CONTENT_TYPE, content_type(&headers))], page.body.clone()).into_response(),
+            Some(Outcome::Page(ready)) => return page(&headers, &ready),
             Some(Outcome::Refusal(refusal)) => {
                 let response = refused(&refusal);
                 // A customer may ask for more than a visitor, for whom pages are made.
@@ -104,7 +104,7 @@ pub fn error_body(error: ApiError, request_id: Option<&str>) -> Json<Value> {
     Json(json!({ "errors": [{ "message": error.message(), "extensions": { "code": error.code(), "requestId": request_id } }] }))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub fn is_json(headers: &HeaderMap) -> bool {
     let essence = text(headers, &header::CONTENT_TYPE).and_then(|value| value.split(';').next());
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(JSON))
 }
@@ -128,6 +128,11 @@ fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
     }
     answer.headers_mut().insert(header::CONTENT_TYPE, content_type(headers));
     answer
+}
+
+/// An answer for everybody.
+pub fn page(headers: &HeaderMap, page: &Page) -> Response {
+    ([(header::CONTENT_TYPE, content_type(headers))], page.body.clone()).into_response()
 }
 
 fn wants_new_type(headers: &HeaderMap) -> bool {

@@ -1,20 +1,19 @@
 //! How many requests are worked on at once, and for how long. Whatever comes beyond is refused before its body is read: under
-//! overload the server does what it can and says no to the rest at once. Saying no must cost little, because it is said often: see
-//! [`refuse_early`].
+//! overload the server does what it can and says no to the rest at once, to operations before they are routed (front.rs).
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::sync::Semaphore;
 
-use super::{RequestId, complete, graphql::error_body};
-use crate::{config::HttpConfig, resolvers::errors::ApiError};
+use super::{RequestId, graphql::error_body};
+use crate::resolvers::errors::ApiError;
 
 /// Seconds that a client should wait after a refusal.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -31,23 +30,13 @@ impl Lane {
         Self { places: Arc::new(Semaphore::new(places)), deadline }
     }
 
-    fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.places.available_permits() == 0
     }
 }
 
-/// The refusal of an operation that would find no place, before it is routed and given a span. `None` lets the request go on, to
-/// [`limit`], which decides; so goes one of a browser, whose refusal needs the headers of CORS.
-pub fn refuse_early<B>(lane: &Lane, request: &Request<B>, http: &HttpConfig) -> Option<Response> {
-    let is_operation = request.method() == Method::POST && request.uri().path() == "/graphql";
-    if !is_operation || !lane.is_full() || request.headers().contains_key(header::ORIGIN) {
-        return None;
-    }
-    let id = RequestId::new();
-    Some(complete(refusal(&id), &id, http))
-}
-
-fn refusal(RequestId(id): &RequestId) -> Response {
+/// The answer to a request that found no place.
+pub fn refusal(RequestId(id): &RequestId) -> Response {
     let error = ApiError::Unavailable("Too many requests at once: try again in a moment.");
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], error_body(error, Some(id))).into_response()
 }

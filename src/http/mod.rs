@@ -5,6 +5,7 @@
 pub mod alone;
 mod authentication;
 mod client_address;
+mod front;
 mod graphql;
 mod health;
 mod lane;
@@ -39,6 +40,7 @@ use uuid::Uuid;
 
 use self::{
     client_address::{client_address, network},
+    front::Front,
     lane::Lane,
     page_cache::Pages,
     sockets::Sockets,
@@ -99,23 +101,26 @@ impl RequestId {
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub IpAddr);
 
-/// The routes; operations share `operations`, which the connections ask before they come here.
-fn router(app: App, stop: CancellationToken, socket_tasks: TaskTracker, operations: Lane) -> Router {
-    let has_mailbox = app.mailer.mailbox().is_some();
-    let has_graphiql = app.config.http.developer_tools;
+/// Everything that a connection needs to know.
+fn front(app: App, stop: CancellationToken, socket_tasks: TaskTracker) -> Front {
     let documents = KnownDocuments::new(app.config.http.only_trusted_documents);
     let schema = resolvers::schema(app.clone(), documents.clone());
     let pages = Pages::new(app.clone(), schema.clone(), documents);
     let sockets = Arc::new(Sockets::new(&app.config.http));
+    let operations = Lane::new(app.config.http.max_in_flight, app.config.http.deadline);
     let state = Arc::new(HttpState { app, schema, pages, stop, sockets, socket_tasks });
+    Front::new(router(state.clone(), operations.clone()), state, operations)
+}
+
+fn router(state: Arc<HttpState>, operations: Lane) -> Router {
     let http = &state.app.config.http;
     let webhooks = Lane::new(WEBHOOKS_AT_ONCE, http.deadline);
     let through = |lane| middleware::from_fn_with_state(lane, lane::limit);
     let graphql = post(graphql::execute).fallback(graphql::wrong_method);
     let operations = through(operations);
     let mut router = Router::new()
-        .route("/graphql", graphql.layer::<_, Infallible>(operations.clone()).layer(cors(http)))
-        .route("/graphql/q/{hash}", get(trusted_query::execute).layer::<_, Infallible>(operations).layer(cors(http)))
+        .route("/graphql", graphql.layer::<_, Infallible>(operations.clone()))
+        .route("/graphql/q/{hash}", get(trusted_query::execute).layer::<_, Infallible>(operations))
         .route("/graphql/ws", any(websocket::upgrade))
         .route("/webhooks/stripe", post(webhooks::stripe).layer(through(webhooks)))
         .route("/verify", get(pages::verify))
@@ -126,10 +131,10 @@ fn router(app: App, stop: CancellationToken, socket_tasks: TaskTracker, operatio
         .route("/licenses.txt", get(pages::licenses))
         .route("/healthz/live", get(health::live))
         .route("/healthz/ready", get(health::ready));
-    if has_graphiql {
+    if http.developer_tools {
         router = router.route("/", get(pages::graphiql));
     }
-    if has_mailbox {
+    if state.app.mailer.mailbox().is_some() {
         router = router.route("/dev/mailbox", get(mailbox::show));
     }
     router

@@ -3,6 +3,8 @@
 //! Owns: which request asks for which page, remembered by its very bytes, and how a page is executed: for nobody, so that nothing
 //! of a caller's could get into it. Does not own: what is public (resolvers), how long a page is kept (services).
 
+use std::sync::Arc;
+
 use async_graphql::{Request, Response as GraphQlResponse};
 use axum::body::Bytes;
 use moka::sync::Cache;
@@ -11,7 +13,7 @@ use crate::{
     app::App,
     domain::page::PageLifetime,
     resolvers::{ApiSchema, context::page_data, documents::KnownDocuments, page_sources::PageSources},
-    services::page_cache::{NewPage, Outcome, PageKey},
+    services::page_cache::{NewPage, Outcome, Page, PageKey},
 };
 
 /// Memory for requests that are known to ask for pages.
@@ -42,6 +44,11 @@ impl Pages {
     /// The page that this was found to ask for before.
     pub fn known(&self, sent: &[u8]) -> Option<WantedPage> {
         self.known.get(sent)
+    }
+
+    /// The page that this was found to ask for before, if it can be shown as it is.
+    pub fn fresh(&self, sent: &[u8]) -> Option<Arc<Page>> {
+        self.app.pages.fresh(&self.known(sent)?.key)
     }
 
     /// The page that a request asks for, which is remembered; `None` when its answer is not for everybody.

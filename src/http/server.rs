@@ -1,9 +1,8 @@
 //! Connections: how many, how long they may be silent, and how they end.
 
-use std::{convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo, http::Request, response::Response};
-use futures_util::future::Either;
+use axum::{body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt::set_socket_send_buffer_size;
@@ -12,13 +11,9 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
 
-use super::{
-    lane::{self, Lane},
-    router,
-};
-use crate::{app::App, config::HttpConfig};
+use super::front::Front;
+use crate::app::App;
 
 /// Before the listener is asked again after it failed, as it does when the process has no file descriptors left.
 const AFTER_A_FAILED_ACCEPT: Duration = Duration::from_millis(100);
@@ -32,9 +27,7 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
     let config = app.config.http.clone();
     let places = Arc::new(Semaphore::new(config.max_connections));
     let (connections, sockets) = (TaskTracker::new(), TaskTracker::new());
-    let operations = Lane::new(config.max_in_flight, config.deadline);
-    let router = router(app, stop.clone(), sockets.clone(), operations.clone());
-    let entrance = Entrance { router, operations, config: config.clone().into() };
+    let front = super::front(app, stop.clone(), sockets.clone());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(config.idle_patience);
     loop {
@@ -52,7 +45,7 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
         };
         // One too many is closed by dropping it.
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let connection = serve_connection(http.clone(), stream, peer, entrance.clone(), stop.clone());
+        let connection = serve_connection(http.clone(), stream, peer, front.clone(), stop.clone());
         connections.spawn(async move {
             connection.await;
             drop(place);
@@ -65,32 +58,14 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
     }
 }
 
-/// Where the requests of a connection go in.
-#[derive(Clone)]
-struct Entrance {
-    router: Router,
-    operations: Lane,
-    config: Arc<HttpConfig>,
-}
-
-impl Entrance {
-    fn answer(&self, peer: SocketAddr, mut request: Request<Incoming>) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-        if let Some(refusal) = lane::refuse_early(&self.operations, &request, &self.config) {
-            return Either::Left(ready(Ok(refusal)));
-        }
-        request.extensions_mut().insert(ConnectInfo(peer));
-        Either::Right(self.router.clone().oneshot(request.map(Body::new)))
-    }
-}
-
-async fn serve_connection(http: http1::Builder, stream: TcpStream, peer: SocketAddr, entrance: Entrance, stop: CancellationToken) {
+async fn serve_connection(http: http1::Builder, stream: TcpStream, peer: SocketAddr, front: Front, stop: CancellationToken) {
     // Answers are small and whole: they need not wait for more.
     let prepared = stream.set_nodelay(true).and_then(|()| Ok(set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES)?));
     if let Err(error) = prepared {
         tracing::debug!(%error, "a connection has gone");
         return;
     }
-    let service = service_fn(move |request| entrance.answer(peer, request));
+    let service = service_fn(move |request: Request<Incoming>| front.clone().answer(peer, request.map(Body::new)));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -90,6 +90,14 @@ impl PageCache {
         self.memory.is_some()
     }
 
+    /// The page of a key, if memory has it and it need not be made anew.
+    pub fn fresh(&self, key: &PageKey) -> Option<Arc<Page>> {
+        match self.in_memory(key)? {
+            (page, Freshness::Fresh) => Some(self.shown(page)),
+            _ => None,
+        }
+    }
+
     /// The page of a key. `execution` is begun where there is none to be shown, or none for long, and nobody else is at it; it goes on
     /// when whoever asked has gone. `None` when it broke.
     pub async fn get<F>(self: &Arc<Self>, key: PageKey, lifetime: PageLifetime, execution: impl FnOnce() -> F) -> Option<Outcome>
@@ -98,9 +106,10 @@ impl PageCache {
     {
         let known = self.in_memory(&key);
         match known {
-            Some((page, Freshness::Fresh)) => Some(Outcome::Page(page)),
+            Some((page, Freshness::Fresh)) => Some(Outcome::Page(self.shown(page))),
             Some((page, Freshness::Stale)) => {
                 add(&self.counters.stale_hits);
+                let page = self.shown(page);
                 // Nobody waits for it.
                 let _ = self.fly(key, lifetime, execution);
                 Some(Outcome::Page(page))
@@ -127,23 +136,24 @@ impl PageCache {
     fn in_memory(&self, key: &PageKey) -> Option<(Arc<Page>, Freshness)> {
         let memory = self.memory.as_ref()?;
         let page = memory.get(key)?;
-        let now = self.clock.now();
-        let freshness = page.freshness(now, &self.changes);
+        let freshness = page.freshness(self.clock.now(), &self.changes);
         match freshness {
             Freshness::Dead => {
                 if page.is_outdated(&self.changes) {
                     add(&self.counters.invalidations);
                 }
                 memory.invalidate(key);
-                return None;
+                None
             }
-            Freshness::Old => {}
-            Freshness::Stale | Freshness::Fresh => {
-                add(&self.counters.memory_hits);
-                self.counters.shown_at(page.age(now));
-            }
+            Freshness::Old | Freshness::Stale | Freshness::Fresh => Some((page, freshness)),
         }
-        Some((page, freshness))
+    }
+
+    /// Counts a page that is shown from memory.
+    fn shown(&self, page: Arc<Page>) -> Arc<Page> {
+        add(&self.counters.memory_hits);
+        self.counters.shown_at(page.age(self.clock.now()));
+        page
     }
 
     /// The flight of a key, begun if there is none; or the page that one has just brought.
@@ -158,7 +168,7 @@ impl PageCache {
         }
         // One may have landed since this request looked: a page is in memory before its flight is over.
         if let Some((page, Freshness::Fresh)) = self.in_memory(&key) {
-            return Ok(page);
+            return Ok(self.shown(page));
         }
         let (landed, flight) = watch::channel(None);
         flights.insert(key, flight.clone());
