@@ -65,7 +65,7 @@ pub async fn count_unsettled(db: &mut PgConnection, sale: FlashSaleId) -> Result
     Ok(count.fetch_one(db).await?)
 }
 
-/// Transactions that were committed in this database, as far as its statistics have been told: a second late at the most.
+/// Transactions that were committed in this database, as far as its sessions have told them: 10 s late at the most.
 pub async fn count_transactions(db: &mut PgConnection) -> Result<i64, StoreError> {
     let count = sqlx::query_scalar!(r#"SELECT xact_commit AS "count!" FROM pg_stat_database WHERE datname = current_database()"#);
     Ok(count.fetch_one(db).await?)

@@ -347,7 +347,7 @@ impl Crash<'_> {
     /// A worker is killed; the next one goes on.
     async fn paying(&self, sale: FlashSaleId, wishes: &[Wish]) -> Vec<String> {
         let orders = self.buy_all(sale, wishes).await;
-        if !matches!(self.stop, Stop::Provider(..)) {
+        if matches!(self.stop, Stop::Database(_)) {
             // Answers come in several groups.
             let late = FaultScript::always(Operation::ConfirmIntent, Fault::DelayAfter { ms: 50 });
             self.script(FaultScript { probability: Some(0.5), seed: self.seed, ..late });
