@@ -13,7 +13,7 @@ use whitemonday::{
     },
 };
 
-use crate::support::{PATIENCE, TestApp};
+use crate::support::{Barrier, PATIENCE, Process, Step, TestApp};
 
 const FILE: &str = include_str!("../fixtures/shopify-products.csv");
 const HEADER: &str = "Handle,Title,Body (HTML),Type,Option1 Value,Variant Inventory Qty,Variant Price,Image Src";
@@ -312,6 +312,30 @@ async fn the_command_prints_the_report_and_fails_when_rows_are_refused() {
     assert_eq!((code, &told["ok"], &told["unchanged"]), (Some(1), &json!(false), &json!(1)));
     assert_eq!(told["refused"][0]["line"], 2);
     test.finish().await;
+}
+
+#[tokio::test]
+async fn an_import_that_is_killed_leaves_whole_products_and_the_next_one_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("products.csv");
+    std::fs::write(&path, many(700)).unwrap();
+    let command = ["import", path.to_str().unwrap(), "--json"];
+    for step in [Step::insert("product"), Step::insert("stock_movement").at_commit()] {
+        let test = TestApp::start().await;
+        let barrier = Barrier::after(&test, step, 600).await;
+        let mut first = Process::start(&test, &command, &[]);
+        barrier.reached(&test).await;
+        first.kill();
+        barrier.lift().await;
+
+        let output = test.command(&command).await;
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &told["ok"]), (Some(0), &json!(true)), "{told}");
+        assert!(told["unchanged"].as_u64().unwrap() >= 500, "what was committed before stays: {told}");
+        let products = "SELECT count(*) FROM product WHERE available = 1 AND import_quantity = 1";
+        assert_eq!((test.scalar(products).await, test.scalar("SELECT count(*) FROM stock_movement").await), (700, 700));
+        test.finish().await;
+    }
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ mod outages;
 mod oversell;
 mod ownership;
 mod page_cache;
+mod pages_in_redis;
 mod passwords;
 mod payments;
 mod personal_data;

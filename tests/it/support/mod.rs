@@ -37,7 +37,7 @@ pub use barrier::{Barrier, Step};
 pub use client::{Client, Socket, change, refused, status_after};
 pub use database::TestDatabase;
 pub use process::{Process, free_address};
-pub use tunnel::Tunnel;
+pub use tunnel::{Tunnel, slow_way_to};
 
 /// How long a test waits for what must come; it never comes this late unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,7 +1,9 @@
-//! A way to the database that can swallow everything, as a network does that has lost a route: nobody is told.
+//! Ways to a server that are as bad as networks can be: one that can swallow everything, so that nobody is told, and a slow one.
+
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -42,4 +44,27 @@ async fn forward(listener: TcpListener, server: String, swallowed: watch::Receiv
             }
         });
     }
+}
+
+/// The way to a server whose answers come late, each by `delay`.
+pub async fn slow_way_to(server: String, delay: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let Ok(far) = TcpStream::connect(&server).await else { return };
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (near.into_split(), far.into_split());
+            tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let mut answer = vec![0; 65_536];
+                while let Ok(length @ 1..) = from_server.read(&mut answer).await {
+                    tokio::time::sleep(delay).await;
+                    if to_client.write_all(&answer[..length]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
 }
