@@ -53,7 +53,7 @@ pub fn fresh(number: u8) -> [(&'static str, String); 3] {
 }
 
 async fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
-    let app = args.operator.app()?.for_jobs();
+    let app = args.operator.app()?;
     let bar = output::progress(0, "values");
     let rotation = key_rotation::run(&app, |done, total| {
         bar.set_length(total);

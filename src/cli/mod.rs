@@ -100,10 +100,10 @@ impl OperatorArgs {
         }
     }
 
-    /// The program on the operator's settings. Mail that it queues is sent by the running jobs.
+    /// The program on the operator's settings, with the patience of jobs. Mail that it queues is sent by the running ones.
     fn app(&self) -> anyhow::Result<App> {
         let config = Config::read(&self.settings()?, MailTransport::Mailbox)?;
-        Ok(App::new(config, Clock::system(), Some(std::sync::Arc::default()))?)
+        Ok(App::new(config, Clock::system(), Some(std::sync::Arc::default()))?.for_jobs())
     }
 }
 

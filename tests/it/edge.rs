@@ -150,7 +150,7 @@ async fn with_developer_tools_the_standard_introspection_query_passes_the_limits
 
 #[tokio::test]
 async fn health_tells_alive_ready_and_degraded() {
-    let test = TestApp::start().await;
+    let test = TestApp::start_with(&[("REDIS_TIMEOUT_MILLISECONDS", "10000")]).await;
     let client = test.anonymous();
     let health = async |path| {
         let response = client.get(path).send().await.unwrap();

@@ -19,7 +19,7 @@ const FILE: &str = include_str!("../fixtures/shopify-products.csv");
 const HEADER: &str = "Handle,Title,Body (HTML),Type,Option1 Value,Variant Inventory Qty,Variant Price,Image Src";
 
 async fn import(test: &TestApp, file: impl AsRef<[u8]>) -> Report {
-    import::shopify(&test.app, file.as_ref(), false, |_| ()).await
+    import::shopify(&test.app.for_jobs(), file.as_ref(), false, |_| ()).await
 }
 
 fn counts(report: &Report) -> (usize, usize, usize, usize) {
