@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing on this machine, with the system's package manager, and says so.
 #   install-dependencies.sh run     what the demo needs: PostgreSQL (15 or newer), Redis, Node.js (18 or newer)
-#   install-dependencies.sh test    the same, a browser (Chromium, unless there is one), and cargo-nextest
+#   install-dependencies.sh test    the same, a browser (Chromium, unless there is one), Prometheus, and cargo-nextest
 set -eu
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
@@ -57,6 +57,10 @@ if [ "${1:-run}" = test ] && ! has_browser; then
     # Ubuntu has it as a snap only, which its package of the older name installs.
     ! grep -qs '^ID=ubuntu' /etc/os-release || chromium=chromium-browser
     install "$chromium" "--cask chromium"
+fi
+if [ "${1:-run}" = test ] && ! { command -v prometheus && command -v promtool; } >/dev/null 2>&1; then
+    # Debian's package would start it as a service as well.
+    install prometheus prometheus
 fi
 if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "Installing with cargo: cargo-nextest"

@@ -21,8 +21,11 @@ use crate::{
     clock::Clock,
     config::Config,
     embedded::mailbox::Mailbox,
+    metrics::Metrics,
     sealing::Sealing,
     services::{
+        audit::LastAudit,
+        metrics::LastReading,
         order_feed::OrderFeed,
         page_cache::PageCache,
         purchase::{
@@ -74,6 +77,7 @@ impl Deref for App {
 
 /// What all clones of an [`App`] have in common.
 pub struct Shared {
+    requests_db: PgPool,
     jobs_db: PgPool,
     followers_db: PgPool,
     /// The connections of the purchase batcher's workers.
@@ -98,6 +102,9 @@ pub struct Shared {
     pub order_feed: Arc<OrderFeed>,
     pub sale_feed: SaleFeed,
     pub pages: Arc<PageCache>,
+    pub metrics: Metrics,
+    pub last_audit: LastAudit,
+    pub last_reading: LastReading,
     /// Rung after a commit that queued a payment, a refund or a mail; the runners poll as well, for other processes' messages.
     pub payments_waiting: Arc<Notify>,
     pub refunds_waiting: Arc<Notify>,
@@ -116,6 +123,7 @@ impl App {
             Some(mailbox) => Mailer::Mailbox(mailbox),
             None => Mailer::smtp(&config.mail)?,
         };
+        let metrics = Metrics::default();
         let payment_gateway = PaymentGateway::new(&GatewayConfig {
             base_url: config.payment.url.clone(),
             secret_key: config.payment.secret_key.clone(),
@@ -124,12 +132,14 @@ impl App {
             answer_timeout: PROVIDER_ANSWER_TIMEOUT,
             calls_per_second: config.payment.calls_per_second,
             repetitions: PROVIDER_REPETITIONS,
+            calls: metrics.provider_calls.clone(),
         })?;
         let pool = |connections, patience, name| store::pool(&config.database.url, connections, patience, name);
         let db = pool(config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?;
         let redis = config.redis_url.as_ref().map(|url| Redis::new(url, config.redis_timeout)).transpose()?;
-        let pages = PageCache::new(config.page_cache_bytes, redis.clone(), clock.clone(), config.http.deadline);
+        let pages = PageCache::new(config.page_cache_bytes, redis.clone(), clock.clone(), config.http.deadline, metrics.pages.clone());
         let shared = Shared {
+            requests_db: db.clone(),
             jobs_db: pool(config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,
             followers_db: pool(FOLLOWER_CONNECTIONS, JOB_PATIENCE, "whitemonday followers")?,
             claims_db: pool(batcher::WORKERS.unsigned_abs().into(), REQUEST_PATIENCE, "whitemonday purchases")?,
@@ -151,6 +161,9 @@ impl App {
             order_feed: Arc::default(),
             sale_feed: SaleFeed::default(),
             pages: Arc::new(pages),
+            metrics,
+            last_audit: LastAudit::default(),
+            last_reading: LastReading::default(),
             payments_waiting: Arc::default(),
             refunds_waiting: Arc::default(),
             mail_waiting: Arc::default(),
@@ -166,10 +179,17 @@ impl App {
         Self { db: self.jobs_db.clone(), shared: self.shared.clone() }
     }
 
-    /// The same for what keeps memory true and tells health, with connections that neither requests nor jobs can take.
+    /// The same for what keeps memory true, and tells health and metrics, with connections that neither requests nor jobs can take.
     #[must_use]
     pub fn for_followers(&self) -> Self {
         Self { db: self.followers_db.clone(), shared: self.shared.clone() }
+    }
+
+    /// All pools, by what metrics call them.
+    #[must_use]
+    pub fn pools(&self) -> [(&'static str, &PgPool); 4] {
+        let Shared { requests_db, jobs_db, followers_db, claims_db, .. } = &**self;
+        [("requests", requests_db), ("claims", claims_db), ("jobs", jobs_db), ("followers", followers_db)]
     }
 }
 

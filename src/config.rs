@@ -129,15 +129,16 @@ impl<'a> Reader<'a> {
         self.required(name, what).into()
     }
 
-    fn parsed<T: FromStr>(&mut self, name: &'static str, default: T, rule: &str) -> T {
-        match self.text(name).map(|text| text.parse()) {
-            None => default,
-            Some(Ok(value)) => value,
-            Some(Err(_)) => {
-                self.errors.push(format!("{name} must be {rule}"));
-                default
-            }
+    fn optional<T: FromStr>(&mut self, name: &'static str, rule: &str) -> Option<T> {
+        let value = self.text(name)?.parse().ok();
+        if value.is_none() {
+            self.errors.push(format!("{name} must be {rule}"));
         }
+        value
+    }
+
+    fn parsed<T: FromStr>(&mut self, name: &'static str, default: T, rule: &str) -> T {
+        self.optional(name, rule).unwrap_or(default)
     }
 
     fn number(&mut self, name: &'static str, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {
@@ -232,6 +233,8 @@ pub struct KeysConfig {
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
+    /// Where metrics and health are shown to the operator's machines; nowhere when there is none.
+    pub metrics: Option<SocketAddr>,
     /// What links in mails start with, without a slash at the end.
     pub public_url: String,
     /// `GraphiQL` and introspection.
@@ -281,6 +284,8 @@ pub struct JobsConfig {
     pub prepare_after: Option<Duration>,
     /// The same of a shipped order and DELIVERED.
     pub deliver_after: Option<Duration>,
+    /// How often a worker audits the data by itself, if at all.
+    pub audit_every: Option<Duration>,
 }
 
 /// How often clients may try (`services/rate_limit.rs`).
@@ -466,6 +471,7 @@ impl HttpConfig {
         let public_url = reader.url("PUBLIC_URL", "http://127.0.0.1:8000", &["http", "https"]);
         Self {
             listen: reader.parsed("LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000)), "an address like 127.0.0.1:8000"),
+            metrics: reader.optional("METRICS_ADDRESS", "an address like 127.0.0.1:9464"),
             developer_tools: reader.switch("DEVELOPER_TOOLS"),
             only_trusted_documents: reader.parsed("TRUSTED_DOCUMENTS", TrustedDocuments::Off, "only or off") == TrustedDocuments::Only,
             allowed_origins: reader.origins("ALLOWED_ORIGINS", &public_url),
@@ -530,12 +536,14 @@ impl JobsConfig {
         }
         let prepare_after = reader.number("PREPARE_AFTER_MINUTES", 0, 0..=100_000);
         let deliver_after = reader.number("DELIVER_AFTER_DAYS", 0, 0..=365);
+        let audit_every = reader.number("AUDIT_EVERY_SECONDS", 300, 0..=86_400);
         let some = |after: Duration| Some(after).filter(|after| !after.is_zero());
         Self {
             visibility: Duration::from_secs(visibility.into()),
             step_deadline: Duration::from_secs(step_deadline.into()),
             prepare_after: some(Duration::from_secs(60 * u64::from(prepare_after))),
             deliver_after: some(Duration::from_secs(24 * 60 * 60 * u64::from(deliver_after))),
+            audit_every: some(Duration::from_secs(audit_every.into())),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod domain;
 pub mod embedded;
 pub mod http;
 pub mod jobs;
+pub mod metrics;
 pub mod resolvers;
 pub mod sealing;
 pub mod services;

@@ -51,6 +51,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let wanted = SocketAddr::from(([127, 0, 0, 1], args.port));
     let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}: choose another --port"))?;
     let address = listener.local_addr()?;
+    let metrics = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
     let running = Running::start();
 
     println!("Starting PostgreSQL and Redis in {} …", args.data_dir.display());
@@ -68,7 +69,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     };
     let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), options).await?;
 
-    let settings = settings(&args, address, &services, &simulator.url)?;
+    let addresses = Addresses { server: address, metrics: metrics.local_addr()?, payments: &simulator.url };
+    let settings = settings(&args, &addresses, &services)?;
     let config = Config::read(&Settings::fixed(settings.clone()), MailTransport::Mailbox)?;
     let app = App::new(config, Clock::system(), Some(Arc::default()))?;
     store::schema::run(&app.db).await?;
@@ -77,13 +79,14 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     jobs::start_purchase_workers(&app, &running.tasks, &running.served);
     jobs::start_workers(&app, &running.tasks, &running.stop);
     running.serve(listener, app.clone());
+    running.show_metrics(metrics, &app);
 
     let password = settings.get(PASSWORD).map(String::as_str).unwrap_or_default();
     seed::catalogue(&app, PRODUCTS, |_| ()).await?;
     seed::account(&app, &CUSTOMER, password).await?;
     seed::account(&app, &STAFF, password).await?;
     seed::demo_sales(&app).await?;
-    print_ready(address, &settings);
+    print_ready(&addresses, &settings);
 
     running.finish().await?;
     println!("\nStopped.");
@@ -97,13 +100,17 @@ fn quiet_by_default() -> Settings {
     Settings::environment().or("LOG", "warn")
 }
 
+/// Where things listen.
+struct Addresses<'a> {
+    server: SocketAddr,
+    metrics: SocketAddr,
+    /// The payment simulator's URL.
+    payments: &'a str,
+}
+
 /// The settings of this run, written down for operators' commands. Keys and password stay those of earlier runs.
-fn settings(
-    args: &DemoArgs,
-    address: SocketAddr,
-    services: &EmbeddedServices,
-    payment_url: &str,
-) -> anyhow::Result<BTreeMap<String, String>> {
+fn settings(args: &DemoArgs, addresses: &Addresses<'_>, services: &EmbeddedServices) -> anyhow::Result<BTreeMap<String, String>> {
+    let Addresses { server, metrics, payments } = addresses;
     let earlier = if args.fresh { None } else { Settings::of_data_folder(&args.data_dir).ok() };
     let kept = |name: &str, fresh: String| earlier.as_ref().and_then(|settings| settings.get(name)).unwrap_or(fresh);
     let mut settings: BTreeMap<String, String> =
@@ -113,14 +120,15 @@ fn settings(
         [
             ("DATABASE_URL", services.database_url(embedded::DATABASE)),
             ("REDIS_URL", services.redis_url()),
-            ("LISTEN", address.to_string()),
-            ("PUBLIC_URL", format!("http://{address}")),
+            ("LISTEN", server.to_string()),
+            ("METRICS_ADDRESS", metrics.to_string()),
+            ("PUBLIC_URL", format!("http://{server}")),
             // A person may type that name as well; its pages could not open sockets otherwise.
-            ("ALLOWED_ORIGINS", format!("http://localhost:{}", address.port())),
+            ("ALLOWED_ORIGINS", format!("http://localhost:{}", server.port())),
             ("DEVELOPER_TOOLS", "on".to_owned()),
             // Everybody comes from this machine.
             ("ADDRESS_PER_MINUTE", "0".to_owned()),
-            ("PAYMENT_URL", payment_url.to_owned()),
+            ("PAYMENT_URL", (*payments).to_owned()),
             ("PAYMENT_SECRET_KEY", "sk_test_demo".to_owned()),
             ("PAYMENT_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
         ]
@@ -142,19 +150,19 @@ fn write_settings(path: &Path, settings: &BTreeMap<String, String>) -> anyhow::R
     Ok(())
 }
 
-fn print_ready(address: SocketAddr, settings: &BTreeMap<String, String>) {
+fn print_ready(Addresses { server, metrics, payments }: &Addresses<'_>, settings: &BTreeMap<String, String>) {
     let setting = |name: &str| settings.get(name).map(String::as_str).unwrap_or_default();
     println!(
         "ready\n\
-         \x20 GraphiQL    http://{address}/\n\
-         \x20 API         http://{address}/graphql   ws://{address}/graphql/ws\n\
-         \x20 Mailbox     http://{address}/dev/mailbox\n\
-         \x20 Payments    {}/admin/ledger\n\
+         \x20 GraphiQL    http://{server}/\n\
+         \x20 API         http://{server}/graphql   ws://{server}/graphql/ws\n\
+         \x20 Mailbox     http://{server}/dev/mailbox\n\
+         \x20 Payments    {payments}/admin/ledger\n\
+         \x20 Metrics     http://{metrics}/metrics\n\
          \x20 Customer    {}   {}\n\
          \x20 Staff       {}   {}\n\
          \x20 DATABASE_URL={}\n\
          Ctrl-C ends everything.",
-        setting("PAYMENT_URL"),
         CUSTOMER.email,
         setting(PASSWORD),
         STAFF.email,

@@ -1,6 +1,6 @@
 //! `serve` and `work`, and how a process starts and stops.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -34,6 +34,9 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     store::schema::check(&app.db).await?;
     services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
+    if let Some(address) = app.config.http.metrics {
+        running.show_metrics(listen(address).await?, &app);
+    }
     jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_followers(&app, &running.tasks, &running.stop).await?;
     jobs::start_purchase_workers(&app, &running.tasks, &running.served);
@@ -41,7 +44,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         jobs::start_workers(&app, &running.tasks, &running.stop);
     }
     let address = app.config.http.listen;
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = listen(address).await?;
     tracing::info!(%address, jobs = args.with_jobs, "serving");
     running.serve(listener, app);
     running.finish().await
@@ -52,6 +55,9 @@ pub async fn work() -> anyhow::Result<()> {
     store::schema::check(&app.db).await?;
     services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
+    if let Some(address) = app.config.http.metrics {
+        running.show_metrics(listen(address).await?, &app);
+    }
     jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_workers(&app, &running.tasks, &running.stop);
     tracing::info!("working");
@@ -63,6 +69,10 @@ fn start_app() -> anyhow::Result<App> {
     let config = Config::read(&settings, MailTransport::Smtp)?;
     super::start_log(&settings)?;
     Ok(App::new(config, Clock::system(), None)?)
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Each connection is an open file: as many as the system lets us have.
@@ -104,6 +114,11 @@ impl Running {
             http::serve(listener, app, stop).await;
             served.cancel();
         });
+    }
+
+    /// Shows metrics and health on a port of their own until the process ends.
+    pub fn show_metrics(&self, listener: TcpListener, app: &App) {
+        tokio::spawn(http::serve_metrics(listener, app.clone(), self.stop.clone()));
     }
 
     /// Waits for the signal, then until every task has finished what it had begun, for [`DRAIN`] at most.

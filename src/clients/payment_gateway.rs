@@ -22,6 +22,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::circuit_breaker::Snapshot;
+use crate::metrics::ProviderCalls;
 use answer::{WireIntent, WirePage, WireRefund, WireRefunds};
 use guard::Guard;
 pub use guard::Operation;
@@ -47,6 +48,8 @@ pub struct GatewayConfig {
     pub calls_per_second: Option<NonZeroU32>,
     /// How often a call is made once more, with its key, while it fails in a way that may pass.
     pub repetitions: usize,
+    /// Where each call is counted.
+    pub calls: ProviderCalls,
 }
 
 #[derive(Debug, thiserror::Error)]

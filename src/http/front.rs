@@ -1,8 +1,8 @@
 //! What stands before the routes: the API's CORS, the refusal of operations that would find no place, and pages that memory has. Those two come
 //! by the ten thousand a second and need nothing that a handler has; the way to one costs more than they do.
 //!
-//! Owns: what is answered here, and that everything else goes on untouched. Does not own: the routes (mod.rs), the lanes (lane.rs), what a
-//! page is (`page_cache.rs`). Called by `server.rs`.
+//! Owns: what is answered here, that everything else goes on untouched, and that each operation is counted. Does not own: the routes
+//! (mod.rs), the lanes (lane.rs), what a page is (`page_cache.rs`), what counts as which outcome (operations.rs). Called by `server.rs`.
 
 use std::{
     convert::Infallible,
@@ -10,6 +10,7 @@ use std::{
     ops::ControlFlow,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use axum::{
@@ -28,8 +29,12 @@ use super::{
     client_address::{client_address, network},
     complete, cors, graphql,
     lane::{Lane, refusal},
+    operations::Answered,
 };
-use crate::resolvers::context::Caller;
+use crate::{
+    metrics::{Counted, OperationOutcome},
+    resolvers::context::Caller,
+};
 
 /// Where all requests come in.
 #[derive(Clone)]
@@ -77,22 +82,35 @@ impl Service<Request> for Api {
 }
 
 impl Api {
-    async fn answer(self, mut request: Request) -> Result<Response, Infallible> {
+    async fn answer(self, request: Request) -> Result<Response, Infallible> {
+        let start = Instant::now();
+        let state = self.state.clone();
+        let _in_flight = Counted::one(&state.app.metrics.operations_in_flight);
+        let (response, answered) = self.find_answer(request).await?;
+        state.meters.count(answered, start.elapsed());
+        Ok(response)
+    }
+
+    async fn find_answer(self, mut request: Request) -> Result<(Response, Answered), Infallible> {
         if request.method() == Method::POST && request.uri().path() == "/graphql" {
             if self.operations.is_full() {
                 let id = RequestId::new();
-                return Ok(complete(refusal(&id), &id, &self.state.app.config.http));
+                let refusal = complete(refusal(&id), &id, &self.state.app.config.http);
+                let answered = Answered::of(&refusal);
+                return Ok((refusal, answered));
             }
             request = match self.in_memory(request) {
                 ControlFlow::Break(page) => return Ok(page),
                 ControlFlow::Continue(request) => request,
             };
         }
-        self.router.oneshot(request).await
+        let response = self.router.oneshot(request).await?;
+        let answered = Answered::of(&response);
+        Ok((response, answered))
     }
 
     /// The fresh page for a visitor who sends what was sent before, byte for byte; otherwise the request as it was.
-    fn in_memory(&self, request: Request) -> ControlFlow<Response, Request> {
+    fn in_memory(&self, request: Request) -> ControlFlow<(Response, Answered), Request> {
         let headers = request.headers();
         if headers.contains_key(header::AUTHORIZATION) || !graphql::is_json(headers) {
             return ControlFlow::Continue(request);
@@ -110,13 +128,14 @@ impl Api {
     }
 
     /// `None` also for who asks too often: the handler tells so.
-    fn page(&self, parts: &Parts, sent: &[u8]) -> Option<Response> {
+    fn page(&self, parts: &Parts, sent: &[u8]) -> Option<(Response, Answered)> {
         let app = &self.state.app;
-        let page = self.state.pages.fresh(sent)?;
+        let (page, operation) = self.state.pages.fresh(sent)?;
         let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
         let address = network(client_address(&parts.headers, peer.ip(), app.config.http.trusted_proxy_hops));
         Caller { address: Some(address), ..Caller::default() }.count_operation(app).ok()?;
-        Some(complete(graphql::page(&parts.headers, &page), &RequestId::new(), &app.config.http))
+        let response = complete(graphql::page(&parts.headers, &page), &RequestId::new(), &app.config.http);
+        Some((response, Answered { operation, outcome: OperationOutcome::Ok }))
     }
 }
 

@@ -14,12 +14,19 @@ use axum::{
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
-use super::{ClientAddress, HttpState, RequestId, authentication::authenticate, page_cache::refused};
+use super::{
+    ClientAddress, HttpState, RequestId,
+    authentication::authenticate,
+    operations::{Answered, outcome},
+    page_cache::refused,
+};
 use crate::{
+    metrics::OperationOutcome,
     resolvers::{
         ApiSchema,
         context::{Caller, Transport, request_data},
         errors::ApiError,
+        trusted_documents,
     },
     services::page_cache::{Outcome, Page},
 };
@@ -48,10 +55,11 @@ pub async fn execute(
     // What is known by its bytes was read before.
     let known = pages.and_then(|pages| pages.known(&body));
     let mut request = if known.is_none() { read(&body) } else { None };
-    if known.is_none() && request.is_none() {
+    let operation = known.map(|wanted| wanted.operation).or_else(|| request.as_ref().map(trusted_documents::name));
+    let Some(operation) = operation else {
         let error = ApiError::BadRequest("One JSON object with `query` and perhaps `variables` and `operationName`.");
         return refuse(StatusCode::BAD_REQUEST, error);
-    }
+    };
     let viewer = match authenticate(&state.app, text(&headers, &header::AUTHORIZATION)) {
         Ok(viewer) => viewer.map(|(viewer, _)| viewer),
         Err(error @ ApiError::Unavailable(_)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error),
@@ -60,18 +68,22 @@ pub async fn execute(
     let user_agent = text(&headers, &header::USER_AGENT).map(str::to_owned);
     let caller = Caller { viewer, user_agent, request_id: Some(request_id.clone()), address: Some(address), transport: Transport::Post };
     if let Err(error) = caller.count_operation(&state.app) {
-        return answer(&headers, finished(GraphQlResponse::from_errors(vec![error.into()]), &request_id));
+        return answer(&headers, operation, finished(GraphQlResponse::from_errors(vec![error.into()]), &request_id));
     }
     if let Some(pages) = pages
         && let Some(wanted) = known.or_else(|| pages.find(&body, request.as_mut()?))
     {
         match pages.get(wanted, || read_again(&body)).await {
-            Some(Outcome::Page(ready)) => return page(&headers, &ready),
+            Some(Outcome::Page(ready)) => {
+                let mut answer = page(&headers, &ready);
+                answer.extensions_mut().insert(Answered { operation, outcome: OperationOutcome::Ok });
+                return answer;
+            }
             Some(Outcome::Refusal(refusal)) => {
                 let response = refused(&refusal);
                 // A customer may ask for more than a visitor, for whom pages are made.
                 if caller.viewer.is_none() || !response.errors.iter().any(|error| has_code(error, ApiError::TooComplex)) {
-                    return answer(&headers, finished(response, &request_id));
+                    return answer(&headers, operation, finished(response, &request_id));
                 }
             }
             None => {}
@@ -81,7 +93,7 @@ pub async fn execute(
     request.data = request_data(&state.app, caller);
     let api = Api { schema: state.schema.clone(), request_id };
     let response = api.execute(request).await;
-    answer(&headers, response)
+    answer(&headers, operation, response)
 }
 
 fn read(body: &[u8]) -> Option<async_graphql::Request> {
@@ -115,7 +127,8 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a
 
 /// A request that could not be run at all has no `data`. With `application/graphql-response+json` it is a 400; older clients expect
 /// 200.
-fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
+fn answer(headers: &HeaderMap, operation: &'static str, response: GraphQlResponse) -> Response {
+    let answered = Answered { operation, outcome: outcome(&response) };
     let could_not_run = could_not_run(&response);
     let is_limited = response.errors.iter().any(|error| has_code(error, ApiError::RateLimited { retry_after: Duration::ZERO }));
     let mut answer = if could_not_run {
@@ -127,6 +140,7 @@ fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
         *answer.status_mut() = if is_limited { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::BAD_REQUEST };
     }
     answer.headers_mut().insert(header::CONTENT_TYPE, content_type(headers));
+    answer.extensions_mut().insert(answered);
     answer
 }
 

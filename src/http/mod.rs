@@ -10,6 +10,8 @@ mod graphql;
 mod health;
 mod lane;
 mod mailbox;
+mod metrics;
+mod operations;
 mod page_cache;
 mod pages;
 mod server;
@@ -42,6 +44,7 @@ use self::{
     client_address::{client_address, network},
     front::Front,
     lane::Lane,
+    operations::Meters,
     page_cache::Pages,
     sockets::Sockets,
 };
@@ -59,6 +62,7 @@ const WEBHOOKS_AT_ONCE: usize = 32;
 /// How long a browser remembers what it may send here.
 const CORS_MAX_AGE: Duration = Duration::from_hours(24);
 
+pub use metrics::serve as serve_metrics;
 pub use server::serve;
 
 /// Pages have a policy of their own (pages.rs); everything else is no page. Nothing is stored unless its handler says so.
@@ -79,6 +83,7 @@ pub struct HttpState {
     pub schema: ApiSchema,
     /// Answers for everybody.
     pages: Pages,
+    meters: Meters,
     /// Ends sockets when the server stops.
     pub stop: CancellationToken,
     /// Counts the sockets that are open.
@@ -108,7 +113,8 @@ fn front(app: App, stop: CancellationToken, socket_tasks: TaskTracker) -> Front 
     let pages = Pages::new(app.clone(), schema.clone(), documents);
     let sockets = Arc::new(Sockets::new(&app.config.http));
     let operations = Lane::new(app.config.http.max_in_flight, app.config.http.deadline);
-    let state = Arc::new(HttpState { app, schema, pages, stop, sockets, socket_tasks });
+    let meters = Meters::new(app.clone());
+    let state = Arc::new(HttpState { app, schema, pages, meters, stop, sockets, socket_tasks });
     Front::new(router(state.clone(), operations.clone()), state, operations)
 }
 
@@ -129,8 +135,7 @@ fn router(state: Arc<HttpState>, operations: Lane) -> Router {
         .route("/assets/{file}", get(pages::asset))
         .route("/favicon.svg", get(pages::favicon))
         .route("/licenses.txt", get(pages::licenses))
-        .route("/healthz/live", get(health::live))
-        .route("/healthz/ready", get(health::ready));
+        .merge(health::routes(state.app.clone(), state.stop.clone()));
     if http.developer_tools {
         router = router.route("/", get(pages::graphiql));
     }

@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use crate::{
     app::App,
     domain::page::PageLifetime,
-    resolvers::{ApiSchema, context::page_data, documents::KnownDocuments, page_sources::PageSources},
+    resolvers::{ApiSchema, context::page_data, documents::KnownDocuments, page_sources::PageSources, trusted_documents},
     services::page_cache::{NewPage, Outcome, Page, PageKey},
 };
 
@@ -24,6 +24,8 @@ const KNOWN_BYTES: u64 = 16 * 1024 * 1024;
 pub struct WantedPage {
     key: PageKey,
     lifetime: PageLifetime,
+    /// What metrics call the request.
+    pub operation: &'static str,
 }
 
 #[derive(Clone)]
@@ -46,15 +48,16 @@ impl Pages {
         self.known.get(sent)
     }
 
-    /// The page that this was found to ask for before, if it can be shown as it is.
-    pub fn fresh(&self, sent: &[u8]) -> Option<Arc<Page>> {
-        self.app.pages.fresh(&self.known(sent)?.key)
+    /// The page that this was found to ask for before, if it can be shown as it is, and the operation's name.
+    pub fn fresh(&self, sent: &[u8]) -> Option<(Arc<Page>, &'static str)> {
+        let wanted = self.known(sent)?;
+        Some((self.app.pages.fresh(&wanted.key)?, wanted.operation))
     }
 
     /// The page that a request asks for, which is remembered; `None` when its answer is not for everybody.
     pub fn find(&self, sent: &[u8], request: &mut Request) -> Option<WantedPage> {
         let (key, lifetime) = self.documents.page(request)?;
-        let wanted = WantedPage { key, lifetime };
+        let wanted = WantedPage { key, lifetime, operation: trusted_documents::name(request) };
         self.known.insert(Bytes::copy_from_slice(sent), wanted);
         Some(wanted)
     }

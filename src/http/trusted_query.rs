@@ -16,9 +16,11 @@ use serde::Deserialize;
 use super::{
     ClientAddress, HttpState, RequestId,
     graphql::{GRAPHQL_RESPONSE, could_not_run, error_body, finished},
+    operations::{Answered, outcome},
     page_cache::refused,
 };
 use crate::{
+    metrics::OperationOutcome,
     resolvers::{context::Caller, errors::ApiError, trusted_documents},
     services::page_cache::{Outcome, Page},
 };
@@ -68,11 +70,13 @@ pub async fn execute(
     let Some(wanted) = state.pages.known(sent.as_bytes()).or_else(|| state.pages.find(sent.as_bytes(), &mut request)) else {
         return bad("Its answer is not the same for everybody, or it is no query: send it by POST.");
     };
-    match state.pages.get(wanted, || request).await {
-        Some(Outcome::Page(page)) => answer(&state, &headers, &page),
+    let (mut answer, outcome) = match state.pages.get(wanted, || request).await {
+        Some(Outcome::Page(page)) => (answer(&state, &headers, &page), OperationOutcome::Ok),
         Some(Outcome::Refusal(refusal)) => answer_refusal(finished(refused(&refusal), &request_id)),
-        None => refuse(StatusCode::INTERNAL_SERVER_ERROR, ApiError::Internal),
-    }
+        None => (refuse(StatusCode::INTERNAL_SERVER_ERROR, ApiError::Internal), OperationOutcome::Failed),
+    };
+    answer.extensions_mut().insert(Answered { operation: wanted.operation, outcome });
+    answer
 }
 
 /// With for how long it may be shown to others, or just that it has not changed.
@@ -90,10 +94,11 @@ fn answer(state: &HttpState, headers: &HeaderMap, page: &Page) -> Response {
     (told, [(header::CONTENT_TYPE, HeaderValue::from_static(GRAPHQL_RESPONSE))], page.body.clone()).into_response()
 }
 
-fn answer_refusal(response: GraphQlResponse) -> Response {
+fn answer_refusal(response: GraphQlResponse) -> (Response, OperationOutcome) {
     let status = if could_not_run(&response) { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(GRAPHQL_RESPONSE))];
-    (status, content_type, serde_json::to_vec(&response).unwrap_or_default()).into_response()
+    let answer = (status, content_type, serde_json::to_vec(&response).unwrap_or_default()).into_response();
+    (answer, outcome(&response))
 }
 
 /// Whether the client has these bytes already.

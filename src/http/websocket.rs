@@ -36,7 +36,7 @@ use super::{
     graphql::Api,
     sockets::{Owner, Place},
 };
-use crate::{auth::revocations::SessionState, config::HttpConfig};
+use crate::{auth::revocations::SessionState, config::HttpConfig, metrics::Counted};
 
 const SUBPROTOCOL: &str = "graphql-transport-ws";
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -92,6 +92,7 @@ fn may_connect(headers: &HeaderMap, config: &HttpConfig) -> bool {
 }
 
 async fn serve(state: Arc<HttpState>, request_id: String, address: IpAddr, mut socket: WebSocket, places: Option<(Place, Place)>) {
+    let _counted = places.as_ref().map(|_| Counted::one(&state.app.metrics.sockets));
     let reason = match places {
         Some(_) => converse(&state, request_id, address, &mut socket).await,
         None => Some(close(TRY_LATER, "too many sockets")),

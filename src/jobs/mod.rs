@@ -13,6 +13,7 @@
 //! | breakers | every second, each worker | tells how its circuit breakers are |
 //! | `advance.rs` | every 10 s | moves paid and shipped orders on, where configured |
 //! | `reconcile.rs` | every day | compares the provider's charges with our payments |
+//! | audit.rs | every five minutes, or as configured | checks every invariant of the data |
 //! | `clean_up.rs` | every hour | forgets idempotency keys after a week, and more |
 //!
 //! And for what a process keeps in memory; the clock in every process, the others in servers:
@@ -31,6 +32,7 @@
 //! A server also runs the workers of the purchase batcher (services/purchase/batcher.rs), until its last request is answered.
 
 mod advance;
+mod audit;
 mod bell;
 mod clean_up;
 mod compensation;
@@ -65,6 +67,9 @@ pub fn start_workers(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
         services::circuit_breaker::report(&app).await
     }));
     tasks.spawn(runner::every(Duration::from_mins(10), "reconcile", app.clone(), stop.clone(), reconcile::run));
+    if let Some(period) = app.config.jobs.audit_every {
+        tasks.spawn(audit::run(app.clone(), period, stop.clone()));
+    }
     tasks.spawn(leader::run(app, stop.clone()));
 }
 

@@ -169,6 +169,7 @@ impl QueueRunner {
         Fut: Future<Output = Result<(), ServiceError>> + Send + 'static,
     {
         let name = self.queue.as_str();
+        let meter = self.app.metrics.queue(name);
         let under_way = TaskTracker::new();
         let places = Arc::new(Semaphore::new(self.at_once));
         while !self.stop.is_cancelled() {
@@ -188,10 +189,10 @@ impl QueueRunner {
             .await;
             let is_full = deliveries.len() >= usize::try_from(batch).unwrap_or_default();
             if !deliveries.is_empty() {
-                let held = self.held(&deliveries);
+                let (held, at_work) = (self.held(&deliveries), meter.begin(deliveries.len()));
                 let work = handle(self.app.clone(), deliveries);
                 under_way.spawn(async move {
-                    let _place = place;
+                    let (_place, _at_work) = (place, at_work);
                     held.during(attempt_within(BATCH_LIMIT, name, work)).await;
                 });
             }

@@ -10,10 +10,17 @@ use sha2::{Digest, Sha256};
 use super::errors::ApiError;
 
 /// Built into the program: a server knows every operation that a client in the field may send.
-static MANIFEST: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+static MANIFEST: LazyLock<HashMap<String, Operation>> = LazyLock::new(|| {
     let manifest: Manifest = serde_json::from_str(include_str!("../../frontend-queries/manifest.json")).unwrap_or_default();
-    manifest.operations.into_iter().map(|operation| (operation.id, operation.body)).collect()
+    manifest.operations.into_iter().map(|operation| (operation.id.clone(), operation)).collect()
 });
+
+/// Names by documents.
+static NAMES: LazyLock<HashMap<&str, &str>> =
+    LazyLock::new(|| MANIFEST.values().map(|operation| (operation.body.as_str(), operation.name.as_str())).collect());
+
+/// What metrics call every operation that is not one of our own clients'.
+pub const OTHER: &str = "other";
 
 #[derive(Default, Deserialize)]
 struct Manifest {
@@ -23,12 +30,27 @@ struct Manifest {
 #[derive(Deserialize)]
 struct Operation {
     id: String,
+    name: String,
     body: String,
 }
 
 /// The document of a hash.
 pub fn find(hash: &str) -> Option<&'static str> {
-    MANIFEST.get(hash).map(String::as_str)
+    MANIFEST.get(hash).map(|operation| operation.body.as_str())
+}
+
+/// What metrics call a request: the name of its document, by its text or the hash that it gives.
+pub fn name(request: &Request) -> &'static str {
+    let name = match request.extensions.get("persistedQuery") {
+        Some(extension) => hash_of(extension).and_then(|hash| MANIFEST.get(&hash)).map(|operation| operation.name.as_str()),
+        None => NAMES.get(request.query.as_str()).copied(),
+    };
+    name.unwrap_or(OTHER)
+}
+
+/// The names of all documents, and the one of all others.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.values().copied().chain([OTHER])
 }
 
 /// Puts the text of a known document into a request that names it by its hash.
@@ -44,8 +66,8 @@ pub fn resolve(request: &mut Request, only_trusted: bool) -> Result<(), ApiError
         None => MANIFEST.get(&sha256(&request.query)),
     };
     match document {
-        Some(text) if request.query.is_empty() => request.query.clone_from(text),
-        Some(text) if request.query == *text => {}
+        Some(known) if request.query.is_empty() => request.query.clone_from(&known.body),
+        Some(known) if request.query == known.body => {}
         // A text of their own with a hash beside it, as clients send that would have it remembered: only the text counts.
         None if !only_trusted && !request.query.is_empty() && hash.flatten().as_deref() == Some(&sha256(&request.query)) => {}
         Some(_) => return Err(ApiError::BadRequest("The document is not the one of its hash.")),

@@ -1,6 +1,9 @@
 //! The audit: does the database keep every promise right now?
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 
@@ -10,6 +13,7 @@ use crate::{
     store::{
         self,
         audit::{INVARIANTS, Invariant, SAMPLES},
+        lease::AUDIT,
     },
 };
 
@@ -37,15 +41,66 @@ impl AuditReport {
 
 /// Checks every invariant, one after another; reads only and takes no locks.
 pub async fn run(app: &App) -> Result<AuditReport, ServiceError> {
+    check(app, Pace::Quick).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Quick,
+    /// On one core: nobody waits for it.
+    Modest,
+}
+
+async fn check(app: &App, pace: Pace) -> Result<AuditReport, ServiceError> {
     let mut invariants = Vec::with_capacity(INVARIANTS.len());
     for invariant in INVARIANTS {
         let mut tx = app.db.begin().await?;
-        store::audit::take_time(&mut tx).await?;
+        match pace {
+            Pace::Quick => store::audit::take_time(&mut tx).await?,
+            Pace::Modest => store::audit::be_modest(&mut tx, Duration::ZERO).await?,
+        }
         let violations = store::audit::count_violations(&mut tx, invariant).await?;
         tx.rollback().await?;
         invariants.push(CheckedInvariant { name: invariant.name, description: invariant.description, violations });
     }
     Ok(AuditReport { checked_at: app.clock.now(), invariants })
+}
+
+/// The report of the audit that this process made last, as long as it is the one to make them: only one process shows its report, and
+/// that is the newest.
+#[derive(Default)]
+pub struct LastAudit(Mutex<Option<Arc<AuditReport>>>);
+
+impl LastAudit {
+    pub fn get(&self) -> Option<Arc<AuditReport>> {
+        self.report().clone()
+    }
+
+    /// Held for a moment, never over an await.
+    fn report(&self) -> MutexGuard<'_, Option<Arc<AuditReport>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Audits in whichever worker has the lease, and keeps the report. A worker goes on with it until it stops, or is gone for three times
+/// the period.
+pub async fn run_in_turn(app: &App, every: Duration) -> Result<(), ServiceError> {
+    if store::lease::take(&mut *app.db.acquire().await?, AUDIT, app.process, 3 * every).await?.is_none() {
+        *app.last_audit.report() = None;
+        return Ok(());
+    }
+    let report = check(app, Pace::Modest).await?;
+    for broken in report.invariants.iter().filter(|invariant| invariant.violations > 0) {
+        tracing::error!(invariant = broken.name, violations = broken.violations, "an invariant is broken: see `audit`");
+    }
+    *app.last_audit.report() = Some(Arc::new(report));
+    Ok(())
+}
+
+/// Lets another worker audit at once.
+pub async fn give_up_turn(app: &App) -> Result<(), ServiceError> {
+    store::lease::end(&mut *app.db.acquire().await?, AUDIT, app.process).await?;
+    Ok(())
 }
 
 /// A look at a shop that is selling.

@@ -4,6 +4,7 @@ use super::ServiceError;
 use crate::{
     app::App,
     domain::ids::DeadLetterId,
+    metrics::MessageOutcome,
     store::{self, queue::DeadMessage},
 };
 
@@ -12,6 +13,7 @@ pub async fn bury(app: &App, message: &DeadMessage) -> Result<(), ServiceError> 
     let mut tx = app.db.begin().await?;
     store::queue::bury(&mut tx, message, app.clock.now()).await?;
     tx.commit().await?;
+    app.metrics.message(message.queue.as_str(), MessageOutcome::Dead, 1);
     Ok(())
 }
 

@@ -100,7 +100,7 @@ pub async fn deliver(app: &App, delivery: &Delivery) -> Result<(), ServiceError>
     }
     let mut tx = app.db.begin().await?;
     store::mail::update_sent(&mut tx, id, app.clock.now()).await?;
-    retry::acknowledge(&mut tx, delivery).await?;
+    retry::acknowledge(app, &mut tx, delivery).await?;
     tx.commit().await?;
     Ok(())
 }

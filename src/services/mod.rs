@@ -17,6 +17,7 @@ pub mod import;
 pub mod key_rotation;
 pub mod leader;
 pub mod mail;
+pub mod metrics;
 pub mod order;
 pub mod order_feed;
 pub mod page_cache;

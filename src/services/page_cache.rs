@@ -5,7 +5,6 @@
 //! table `page_change`).
 
 mod changes;
-mod counters;
 mod page;
 
 use std::{
@@ -19,18 +18,18 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use self::page::hex;
 pub use self::{
     changes::PageChanges,
-    counters::{AGE_BOUNDS, PageCounters},
     page::{Freshness, NewPage, Page},
 };
-use self::{counters::add, page::hex};
 use super::ServiceError;
 use crate::{
     app::App,
     clients::redis::{Redis, RedisError},
     clock::Clock,
     domain::page::PageLifetime,
+    metrics::PageCounters,
     store,
 };
 
@@ -68,7 +67,7 @@ type Flight = watch::Receiver<Option<Outcome>>;
 impl PageCache {
     /// Keeps `bytes` of pages in memory, none at all with 0. An execution is cut off at its deadline.
     #[must_use]
-    pub fn new(bytes: u64, redis: Option<Redis>, clock: Clock, deadline: Duration) -> Self {
+    pub fn new(bytes: u64, redis: Option<Redis>, clock: Clock, deadline: Duration, counters: PageCounters) -> Self {
         let memory = || {
             let cache = Cache::builder().max_capacity(bytes).weigher(|_, page: &Arc<Page>| page.weight());
             cache.time_to_live(page::OLDEST.to_std().unwrap_or_default()).build()
@@ -81,7 +80,7 @@ impl PageCache {
             clock,
             deadline,
             changes: PageChanges::default(),
-            counters: PageCounters::default(),
+            counters,
         }
     }
 
@@ -108,7 +107,7 @@ impl PageCache {
         match known {
             Some((page, Freshness::Fresh)) => Some(Outcome::Page(self.shown(page))),
             Some((page, Freshness::Stale)) => {
-                add(&self.counters.stale_hits);
+                self.counters.stale_hits.inc();
                 let page = self.shown(page);
                 // Nobody waits for it.
                 let _ = self.fly(key, lifetime, execution);
@@ -123,7 +122,7 @@ impl PageCache {
                 match (outcome, old) {
                     (Some(Outcome::Page(page)), _) => Some(Outcome::Page(page)),
                     (_, Some((page, _))) if page.freshness(self.clock.now(), &self.changes) > Freshness::Dead => {
-                        add(&self.counters.stale_hits);
+                        self.counters.stale_hits.inc();
                         Some(Outcome::Page(page))
                     }
                     (outcome, _) => outcome,
@@ -140,7 +139,7 @@ impl PageCache {
         match freshness {
             Freshness::Dead => {
                 if page.is_outdated(&self.changes) {
-                    add(&self.counters.invalidations);
+                    self.counters.invalidations.inc();
                 }
                 memory.invalidate(key);
                 None
@@ -151,8 +150,8 @@ impl PageCache {
 
     /// Counts a page that is shown from memory.
     fn shown(&self, page: Arc<Page>) -> Arc<Page> {
-        add(&self.counters.memory_hits);
-        self.counters.shown_at(page.age(self.clock.now()));
+        self.counters.memory_hits.inc();
+        self.counters.ages.observe(page.age(self.clock.now()).to_std().unwrap_or_default().as_secs_f64());
         page
     }
 
@@ -163,7 +162,7 @@ impl PageCache {
     {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&key) {
-            add(&self.counters.joined);
+            self.counters.joined.inc();
             return Err(flight.clone());
         }
         // One may have landed since this request looked: a page is in memory before its flight is over.
@@ -198,10 +197,10 @@ impl PageCache {
         if lifetime == PageLifetime::Lasting
             && let Some(page) = self.in_redis(&key).await
         {
-            add(&self.counters.redis_hits);
+            self.counters.redis_hits.inc();
             return Some((Outcome::Page(self.keep(key, page)), false));
         }
-        add(&self.counters.misses);
+        self.counters.misses.inc();
         // Both from before: whatever changes from here on counts as not seen.
         let (made_at, snapshot) = (self.clock.now(), self.changes.snapshot());
         match tokio::time::timeout(self.deadline, execution).await.ok()? {
@@ -226,7 +225,7 @@ impl PageCache {
         let (redis, name) = (self.redis.as_ref()?, self.name(key)?);
         let frame = self.count_errors(redis.get(&name).await)??;
         let Some(page) = Page::from_frame(&name, &frame) else {
-            add(&self.counters.redis_errors);
+            self.counters.redis_errors.inc();
             return None;
         };
         (page.freshness(self.clock.now(), &self.changes) == Freshness::Fresh).then_some(page)
@@ -246,10 +245,12 @@ impl PageCache {
     fn count_errors<T>(&self, result: Result<T, RedisError>) -> Option<T> {
         match result {
             Ok(value) => return Some(value),
-            Err(RedisError::CircuitOpen) => add(&self.counters.redis_skips),
+            Err(RedisError::CircuitOpen) => {
+                self.counters.redis_skips.inc();
+            }
             Err(error) => {
                 tracing::debug!(%error, "Redis keeps no pages just now");
-                add(&self.counters.redis_errors);
+                self.counters.redis_errors.inc();
             }
         }
         None
@@ -294,15 +295,14 @@ pub async fn forget_changes(app: &App) -> Result<(), ServiceError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use futures_util::future::pending;
+    use prometheus_client::registry::Registry;
     use tokio::sync::oneshot;
 
     use super::*;
 
     fn cache(deadline: Duration) -> Arc<PageCache> {
-        Arc::new(PageCache::new(1_000_000, None, Clock::system(), deadline))
+        Arc::new(PageCache::new(1_000_000, None, Clock::system(), deadline, PageCounters::new(&mut Registry::default())))
     }
 
     fn page() -> NewPage {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn executions(cache: &PageCache) -> u64 {
-        AtomicU64::load(&cache.counters.misses, Ordering::Relaxed)
+        cache.counters.misses.get()
     }
 
     #[tokio::test]

@@ -68,10 +68,29 @@ pub enum Bought {
     },
 }
 
+impl Bought {
+    /// What metrics call it.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Outcome(outcome) => outcome.name(),
+            Self::SoldOut(_) => PurchaseOutcome::SoldOut.name(),
+            Self::Invalid(_) => "invalid",
+            Self::Busy { .. } => "busy",
+            Self::RateLimited { .. } => "rate_limited",
+        }
+    }
+}
+
 /// Claims units for the customer, or says why not. One transaction writes the order, its lines and history, the stock's
 /// movement and the payment message; the units are held for the sale's hold time. Idempotent by (customer, key): only a
 /// success is remembered, and only for the same sale, quantity and address.
 pub async fn buy_now(app: &App, customer: CustomerId, input: BuyNow) -> Result<Bought, ServiceError> {
+    let bought = buy(app, customer, input).await;
+    app.metrics.purchase(bought.as_ref().map_or("failed", Bought::name));
+    bought
+}
+
+async fn buy(app: &App, customer: CustomerId, input: BuyNow) -> Result<Bought, ServiceError> {
     let sale = input.sale;
     let checked = match checked(input) {
         Ok(checked) => checked,

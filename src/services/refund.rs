@@ -168,7 +168,7 @@ async fn settle(app: &App, delivery: &Delivery, refund: &Refund, reference: &str
             store::order::update_version(&mut tx, &[refund.order_id], now).await?;
         }
     }
-    retry::acknowledge(&mut tx, delivery).await?;
+    retry::acknowledge(app, &mut tx, delivery).await?;
     tx.commit().await?;
     let changed: Vec<_> = orders.iter().map(|order| (order.id, order.customer_id)).collect();
     app.order_feed.ring(&changed);

@@ -11,6 +11,7 @@ use super::{ServiceError, circuit_breaker, leader::Term};
 use crate::{
     app::App,
     clients::payment_gateway::{GatewayError, Operation},
+    metrics::MessageOutcome,
     store::{
         self,
         lease::LEADER,
@@ -46,11 +47,13 @@ pub async fn put_off(app: &App, db: &mut PgConnection, delivery: &Delivery, erro
         tracing::error!(queue = %delivery.queue, kind = delivery.kind, target = %delivery.id, error, "given up: it is a dead letter now");
         store::queue::bury(db, &DeadMessage::given_up(delivery, attempts, error), now).await?;
         store::retry::delete(db, delivery.queue, &delivery.kind, delivery.id).await?;
+        app.metrics.message(delivery.queue.as_str(), MessageOutcome::Dead, 1);
         return Ok(GivenUp::Yes);
     }
     tracing::warn!(queue = %delivery.queue, kind = delivery.kind, target = %delivery.id, attempts, error, "it failed and is put off");
     store::retry::update_due(db, delivery, now + pause_after(attempts)).await?;
     store::queue::delete(db, delivery.queue, &[delivery.message_id]).await?;
+    app.metrics.message(delivery.queue.as_str(), MessageOutcome::Retried, 1);
     Ok(GivenUp::No)
 }
 
@@ -75,6 +78,7 @@ pub async fn put_off_call(
     tracing::info!(queue = %delivery.queue, kind = delivery.kind, target = %delivery.id, %error, "it waits for the payment provider");
     store::retry::update_due(db, delivery, now + pause).await?;
     store::queue::delete(db, delivery.queue, &[delivery.message_id]).await?;
+    app.metrics.message(delivery.queue.as_str(), MessageOutcome::Retried, 1);
     Ok(GivenUp::No)
 }
 
@@ -95,16 +99,17 @@ fn pause_after(attempts: i32) -> TimeDelta {
 }
 
 /// Acknowledges a delivery and forgets its failures, in the caller's transaction.
-pub async fn acknowledge(db: &mut PgConnection, delivery: &Delivery) -> Result<(), ServiceError> {
+pub async fn acknowledge(app: &App, db: &mut PgConnection, delivery: &Delivery) -> Result<(), ServiceError> {
     store::retry::delete(db, delivery.queue, &delivery.kind, delivery.id).await?;
     store::queue::delete(db, delivery.queue, &[delivery.message_id]).await?;
+    app.metrics.message(delivery.queue.as_str(), MessageOutcome::Done, 1);
     Ok(())
 }
 
 /// The same in a transaction of its own: there was nothing (more) to do.
 pub async fn done(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
     let mut tx = app.db.begin().await?;
-    acknowledge(&mut tx, delivery).await?;
+    acknowledge(app, &mut tx, delivery).await?;
     tx.commit().await?;
     Ok(())
 }

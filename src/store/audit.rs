@@ -197,7 +197,7 @@ pub const SAMPLES: &[Invariant] = &[
     },
 ];
 
-/// Ends the transaction's statements after this time, and keeps them to one core: who only looks must not be in the way.
+/// Ends the transaction's statements after this time (of nothing, never), and keeps them to one core: who only looks must not be in the way.
 pub async fn be_modest(db: &mut PgConnection, timeout: Duration) -> Result<(), StoreError> {
     let set = sqlx::query!(
         "SELECT set_config('statement_timeout', $1, true) AS a, set_config('max_parallel_workers_per_gather', '0', true) AS b,

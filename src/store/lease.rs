@@ -15,6 +15,10 @@ pub const RECONCILIATION: &str = "reconciliation";
 pub const UNITS: &str = "units";
 /// The lease of whoever calls off and empties sales that are over.
 pub const SALES_OVER: &str = "sales over";
+/// The lease of the worker that audits the data by itself.
+pub const AUDIT: &str = "audit";
+
+pub const ALL: [&str; 5] = [LEADER, RECONCILIATION, UNITS, SALES_OVER, AUDIT];
 
 /// Takes the lease, or renews it, for `lasting`, by the database's clock; the term, or `None` while another one holds it.
 pub async fn take(db: &mut PgConnection, name: &str, holder: Uuid, lasting: Duration) -> Result<Option<i64>, StoreError> {

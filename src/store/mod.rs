@@ -18,6 +18,7 @@ pub mod import;
 pub mod key_rotation;
 pub mod lease;
 pub mod mail;
+pub mod metrics;
 pub mod order;
 pub mod page_change;
 pub mod payment;

@@ -64,6 +64,26 @@ pub enum PurchaseOutcome {
     EmailNotVerified,
 }
 
+impl PurchaseOutcome {
+    /// What metrics call it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted { .. } | Self::Known { replayed: false, .. } => "accepted",
+            Self::Known { .. } => "replayed",
+            Self::SoldOut => "sold_out",
+            Self::NotEnoughLeft { .. } => "not_enough_left",
+            Self::LimitReached { .. } => "limit_reached",
+            Self::NotOpen => "not_open",
+            Self::Contended => "contended",
+            Self::KeyReused => "key_reused",
+            Self::SaleNotFound => "sale_not_found",
+            Self::AddressNotFound => "address_not_found",
+            Self::EmailNotVerified => "email_not_verified",
+        }
+    }
+}
+
 /// The constraint that a key in use on another connection breaks; the same call is a replay when it is repeated.
 pub const KEY_ONCE: &str = "orders_idempotency_key_once";
 

@@ -53,6 +53,14 @@ pub enum SchemaError {
     NothingToRevert,
 }
 
+impl SchemaError {
+    /// The database answers, and its schema is not the program's.
+    #[must_use]
+    pub const fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Newer(_) | Self::Older(_))
+    }
+}
+
 impl From<sqlx::Error> for SchemaError {
     fn from(error: sqlx::Error) -> Self {
         Self::Store(error.into())

@@ -93,6 +93,8 @@ async fn the_demo_keeps_its_data_when_it_is_killed_and_takes_its_services_with_i
     assert!(phases.contains(&"OPEN") && phases.contains(&"SCHEDULED"), "{phases:?}");
     assert!(phases.iter().any(|phase| phase.starts_with("SOLD_OUT")), "{phases:?}");
     assert!(Demo::audit(folder.path()), "an operator's command acts on the running demo");
+    let metrics = reqwest::get(demo.value("Metrics")).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("whitemonday_database_up 1"), "{metrics}");
     // The sample orders of the sale that is sold out are paid in the background.
     demo.until_it_hears_of_payments().await;
     let password = demo.value("Customer");

@@ -158,6 +158,9 @@ async fn health_tells_alive_ready_and_degraded() {
     };
     assert_eq!(health("/healthz/live").await, (200, json!("live")));
     assert_eq!(health("/healthz/ready").await, (200, json!("ready")));
+    test.execute("SELECT pgmq.send('mail', '{}'); UPDATE pgmq.q_mail SET enqueued_at = now() - interval '2 minutes'").await;
+    assert_eq!(health("/healthz/ready").await, (200, json!("degraded")), "a message waits for long");
+    test.execute("DELETE FROM pgmq.q_mail").await;
     test.execute(
         "UPDATE _sqlx_migrations SET version = version + 50000000000000 WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
     )

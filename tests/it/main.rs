@@ -23,6 +23,7 @@ mod import;
 mod key_rotation;
 mod late_money;
 mod layers;
+mod metrics;
 mod orders;
 mod outages;
 mod oversell;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,16 +26,12 @@ pub const TITLES: &str = "{ products { nodes { id title price { amount } } } }";
 const TWENTY: &str =
     "{ products(first: 20) { nodes { id title price { amount } category { name } flashSale { opensAt price { amount } } } } }";
 
-pub fn count(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::SeqCst)
-}
-
 pub fn misses(app: &App) -> u64 {
-    count(&app.pages.counters.misses)
+    app.pages.counters.misses.get()
 }
 
 fn uses(app: &App) -> u64 {
-    misses(app) + count(&app.pages.counters.memory_hits)
+    misses(app) + app.pages.counters.memory_hits.get()
 }
 
 /// Whatever this process was told until now is known to it.
@@ -124,7 +119,7 @@ async fn a_signed_in_customer_is_shown_the_same_bytes_and_counts_as_before() {
     let bytes = async |client: &Client| client.post().json(&json!({ "query": TITLES })).send().await.unwrap().bytes().await.unwrap();
     let first = bytes(&visitor).await;
     assert_eq!(bytes(&ann).await, first);
-    assert_eq!((misses(&test.app), count(&test.app.pages.counters.memory_hits)), (1, 1));
+    assert_eq!((misses(&test.app), test.app.pages.counters.memory_hits.get()), (1, 1));
     for client in [&ann, &visitor] {
         bytes(client).await;
         assert_eq!(client.error_code(TITLES, json!({})).await, "RATE_LIMITED", "a page counts as any other operation");
@@ -195,7 +190,7 @@ async fn a_change_is_seen_by_every_server_and_leaves_other_pages_alone() {
         .await;
     }
     for (app, client) in [(&test.app, &here), (&second, &there)] {
-        assert!(count(&app.pages.counters.invalidations) >= 2);
+        assert!(app.pages.counters.invalidations.get() >= 2);
         let before = misses(app);
         client.send(product, json!({ "id": other })).await;
         client.send(list, in_leaf(1)).await;
@@ -308,7 +303,7 @@ async fn a_thousand_who_ask_at_once_make_one_query() {
 
     let asked = join_all((0..1000).map(|_| client.answer(TWENTY, json!({}))));
     let release = async {
-        until(async || (count(&test.app.pages.counters.joined) == 999).then_some(())).await;
+        until(async || (test.app.pages.counters.joined.get() == 999).then_some(())).await;
         holder.rollback().await.unwrap();
     };
     let (answers, ()) = tokio::join!(asked, release);
@@ -356,19 +351,19 @@ async fn a_page_dies_with_the_opening_of_a_sale_in_it_and_grows_stale_without_on
     let made = misses(&test.app);
     clock.advance(TimeDelta::milliseconds(19_999));
     ask().await;
-    assert_eq!((misses(&test.app), count(&counters.memory_hits)), (made, 1));
+    assert_eq!((misses(&test.app), counters.memory_hits.get()), (made, 1));
     clock.advance(TimeDelta::milliseconds(1));
     ask().await;
-    assert_eq!((misses(&test.app), count(&counters.stale_hits)), (made + 1, 0), "it is not even shown stale");
+    assert_eq!((misses(&test.app), counters.stale_hits.get()), (made + 1, 0), "it is not even shown stale");
 
     clock.advance(TimeDelta::seconds(31));
     ask().await;
-    assert_eq!(count(&counters.stale_hits), 1, "shown while it is made anew");
+    assert_eq!(counters.stale_hits.get(), 1, "shown while it is made anew");
     until(async || (misses(&test.app) == made + 2).then_some(())).await;
     until(async || {
-        let (hits, made_late) = (count(&counters.memory_hits), count(&counters.stale_hits));
+        let (hits, made_late) = (counters.memory_hits.get(), counters.stale_hits.get());
         ask().await;
-        (count(&counters.memory_hits) > hits && count(&counters.stale_hits) == made_late).then_some(())
+        (counters.memory_hits.get() > hits && counters.stale_hits.get() == made_late).then_some(())
     })
     .await;
 
@@ -396,7 +391,7 @@ async fn stock_is_a_second_old_at_most_and_never_in_redis() {
     assert_eq!(left().await, 3);
     let (other, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000")]).await;
     assert_eq!(client.at(address).send(query, json!({ "id": sale.to_string() })).await["flashSale"]["remainingUnits"], 3);
-    assert_eq!((misses(&other), count(&other.pages.counters.redis_hits)), (1, 0));
+    assert_eq!((misses(&other), other.pages.counters.redis_hits.get()), (1, 0));
     test.start_jobs();
     until(async || (test.unsettled().await == 0).then_some(())).await;
     test.finish().await;
@@ -575,7 +570,7 @@ async fn a_server_that_keeps_no_pages_answers_each_anew() {
     for made in 1..=2 {
         client.send(TITLES, json!({})).await;
         assert_eq!(client.get(&path).send().await.unwrap().status(), 200);
-        assert_eq!((misses(&test.app), count(&test.app.pages.counters.memory_hits)), (made, 0));
+        assert_eq!((misses(&test.app), test.app.pages.counters.memory_hits.get()), (made, 0));
     }
     assert!(public_fields::listed().any(|(_, _, lifetime)| lifetime == PageLifetime::Live));
     test.finish().await;

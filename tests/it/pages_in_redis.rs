@@ -9,7 +9,7 @@ use whitemonday::services::seed;
 
 use crate::{
     dependency_faults::own_services,
-    page_cache::{TITLES, count, hear, misses},
+    page_cache::{TITLES, hear, misses},
     support::{TestApp, slow_way_to, until},
 };
 
@@ -29,14 +29,14 @@ async fn servers_share_pages_through_redis_and_notice_garbage_in_it() {
 
     let (second, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000"), PATIENT]).await;
     assert_eq!(client.at(address).send(TITLES, json!({})).await, shown);
-    assert_eq!((misses(&second), count(&second.pages.counters.redis_hits)), (0, 1));
+    assert_eq!((misses(&second), second.pages.counters.redis_hits.get()), (0, 1));
 
     let frame = kept.get(&name).await.unwrap().unwrap();
     for garbage in [b"garbage".to_vec(), Vec::new(), frame[..frame.len() - 1].to_vec(), [&frame[..], b"x"].concat()] {
         kept.set(&name, &garbage, Duration::from_mins(1)).await.unwrap();
         let (third, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000"), PATIENT]).await;
         assert_eq!(client.at(address).send(TITLES, json!({})).await, shown);
-        assert_eq!((misses(&third), count(&third.pages.counters.redis_errors)), (1, 1));
+        assert_eq!((misses(&third), third.pages.counters.redis_errors.get()), (1, 1));
     }
 
     // What another server keeps and a change has made untrue is not shown.
@@ -63,8 +63,8 @@ async fn until_redis_is_skipped(test: &TestApp) {
     for round in 0..100 {
         client.send(&format!("# {round}\n{TITLES}"), json!({})).await;
         client.send(TITLES, json!({})).await;
-        if count(&counters.redis_skips) > 0 {
-            assert!(count(&counters.redis_errors) >= 5);
+        if counters.redis_skips.get() > 0 {
+            assert!(counters.redis_errors.get() >= 5);
             return;
         }
     }
@@ -116,7 +116,7 @@ async fn a_redis_that_answers_late_keeps_nobody_waiting_and_mixes_nothing_up() {
         assert_eq!(shown["products"]["nodes"].as_array().unwrap().len(), count);
     }
     let counters = &other.pages.counters;
-    assert_eq!((misses(&other), count(&counters.redis_hits)), (20, 0));
-    assert!(count(&counters.redis_errors) >= 5 && count(&counters.redis_skips) > 0);
+    assert_eq!((misses(&other), counters.redis_hits.get()), (20, 0));
+    assert!(counters.redis_errors.get() >= 5 && counters.redis_skips.get() > 0);
     test.finish().await;
 }

@@ -13,6 +13,9 @@ use uuid::Uuid;
 
 use super::{Charge, ChargePage, ChargeStatus, GatewayError, Intent, IntentStatus, Kept};
 
+/// Why nobody knows what became of a call to which no answer came.
+pub(super) const NOT_IN_TIME: &str = "no answer in time";
+
 /// Sends a call, once, and sorts its answer.
 pub(super) async fn exchange<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, GatewayError> {
     let response = request.send().await.map_err(|error| no_answer(&error))?;
@@ -61,7 +64,7 @@ fn no_answer(error: &reqwest::Error) -> GatewayError {
     if error.is_builder() {
         return GatewayError::unsendable();
     }
-    let reason = if error.is_timeout() { "no answer in time" } else { "the connection ended without an answer" };
+    let reason = if error.is_timeout() { NOT_IN_TIME } else { "the connection ended without an answer" };
     GatewayError::unknown(reason)
 }
 

@@ -8,10 +8,14 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 
-use super::{GatewayConfig, GatewayError, answer::exchange};
+use super::{
+    GatewayConfig, GatewayError,
+    answer::{NOT_IN_TIME, exchange},
+};
 use crate::{
     clients::circuit_breaker::{CircuitBreaker, Snapshot},
     domain::named_enum,
+    metrics::{CallOutcome, ProviderCalls},
 };
 
 /// A call that takes longer is a failure for the breaker, whatever it answers.
@@ -42,13 +46,17 @@ pub(super) struct Guard {
     breakers: [CircuitBreaker; Operation::COUNT],
     rate: Option<DefaultDirectRateLimiter>,
     pauses: ExponentialBuilder,
+    calls: ProviderCalls,
 }
 
 impl Guard {
     pub(super) fn new(config: &GatewayConfig) -> Self {
         let rate = config.calls_per_second.map(|calls| RateLimiter::direct(Quota::per_second(calls)));
         let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_times(config.repetitions).with_jitter();
-        Self { breakers: Default::default(), rate, pauses }
+        for operation in Operation::ALL {
+            config.calls.announce(operation.as_str());
+        }
+        Self { breakers: Default::default(), rate, pauses, calls: config.calls.clone() }
     }
 
     fn breaker(&self, operation: Operation) -> &CircuitBreaker {
@@ -80,8 +88,20 @@ impl Guard {
         // A body that cannot be sent twice is never built here.
         let request = request.try_clone().ok_or_else(GatewayError::unsendable)?;
         let answer = exchange(request).await;
-        permit.settle(answer.as_ref().is_err_and(GatewayError::is_failure) || start.elapsed() > SLOW);
+        let took = start.elapsed();
+        permit.settle(answer.as_ref().is_err_and(GatewayError::is_failure) || took > SLOW);
+        self.calls.count(operation.as_str(), outcome(&answer), took);
         answer
+    }
+}
+
+/// What metrics call an answer.
+fn outcome<T>(answer: &Result<T, GatewayError>) -> CallOutcome {
+    match answer {
+        Ok(_) => CallOutcome::Ok,
+        Err(GatewayError::Unknown { reason, .. }) if reason == NOT_IN_TIME => CallOutcome::TimedOut,
+        Err(error) if error.is_failure() => CallOutcome::Failed,
+        Err(_) => CallOutcome::Declined,
     }
 }
 

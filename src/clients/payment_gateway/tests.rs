@@ -5,6 +5,7 @@ mod guarded;
 use std::{net::Ipv4Addr, time::Duration};
 
 use chrono::TimeDelta;
+use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -65,6 +66,7 @@ impl Shop {
 
 fn config(url: &str) -> GatewayConfig {
     GatewayConfig {
+        calls: ProviderCalls::new(&mut Registry::default()),
         base_url: url.to_owned(),
         secret_key: "sk_test_whitemonday".into(),
         return_url: RETURN_URL.to_owned(),

@@ -27,6 +27,7 @@ use crate::{
         graphql::{Api, could_not_run, error_body},
         sockets::{Owner, Place, Sockets},
     },
+    metrics::Counted,
     resolvers::{
         context::{Caller, Transport, request_data},
         errors::ApiError,
@@ -179,6 +180,11 @@ impl Conversation {
             return ServerMessage::Error { id: &id, payload: error.0["errors"].clone() }.frame().map(Some);
         }
         let responses = read_ahead(self.api.execute_stream(request, Some(client.data.clone())), self.api.request_id.clone());
+        let counted = Counted::one(&self.app.metrics.streams);
+        let responses = responses.inspect(move |_| {
+            // Kept as long as the subscription is.
+            let _ = &counted;
+        });
         self.subscriptions.insert(id, responses.map(Some).chain(stream::once(future::ready(None))).boxed());
         Ok(None)
     }

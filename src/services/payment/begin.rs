@@ -8,6 +8,7 @@ use super::{Begun, KEY_LIFETIME, PROVIDER};
 use crate::{
     app::App,
     domain::ids::{OrderId, PaymentId},
+    metrics::MessageOutcome,
     services::ServiceError,
     store::{
         self,
@@ -87,6 +88,7 @@ pub async fn begin(app: &App, deliveries: Vec<Delivery>) -> Result<Vec<Begun>, S
     store::payment::update_deadline(&mut tx, &resumed, deadline, now).await?;
     store::queue::delete(&mut tx, Queue::Payment, &done).await?;
     tx.commit().await?;
+    app.metrics.message(Queue::Payment.as_str(), MessageOutcome::Done, done.len());
     Ok(begun)
 }
 

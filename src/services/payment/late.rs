@@ -51,7 +51,7 @@ pub async fn query(app: &App, delivery: &Delivery) -> Result<(), ServiceError> {
         tx.rollback().await?;
         return retry::fail(app, delivery, "others hold the last units".to_owned()).await;
     }
-    retry::acknowledge(&mut tx, delivery).await?;
+    retry::acknowledge(app, &mut tx, delivery).await?;
     tx.commit().await?;
     app.refunds_waiting.notify_one();
     app.order_feed.ring(&[changed]);
@@ -79,7 +79,7 @@ async fn ask_as_ever(app: &App, delivery: &Delivery, order: uuid::Uuid, status: 
     if status.is_open() {
         store::queue::send(&mut tx, Queue::Payment, PAY, order, None).await?;
     }
-    retry::acknowledge(&mut tx, delivery).await?;
+    retry::acknowledge(app, &mut tx, delivery).await?;
     tx.commit().await?;
     Ok(())
 }

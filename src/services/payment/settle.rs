@@ -14,6 +14,7 @@ use crate::{
         payment::PaymentStatus,
         stock::StockMovementKind,
     },
+    metrics::MessageOutcome,
     services::{
         ServiceError, order,
         retry::{self, GivenUp},
@@ -61,6 +62,7 @@ pub async fn settle(app: &App, answered: &[Answered]) -> Result<(), ServiceError
     }
     store::queue::delete(&mut tx, Queue::Payment, &done).await?;
     tx.commit().await?;
+    app.metrics.message(Queue::Payment.as_str(), MessageOutcome::Done, done.len());
 
     if answered.len() > ordinary.len() {
         app.refunds_waiting.notify_one();

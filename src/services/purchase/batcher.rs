@@ -136,6 +136,7 @@ impl Worker {
         if batch.is_empty() {
             return;
         }
+        let start = Instant::now();
         let purchases: Vec<&Purchase> = batch.iter().map(|ticket| &ticket.purchase).collect();
         let results: Vec<Result<Placed, ServiceError>> = if let Err(error) = self.connect().await {
             tracing::warn!(%error, purchases = purchases.len(), "no connection for purchases: nothing was taken");
@@ -149,6 +150,8 @@ impl Worker {
         };
         let results = results.into_iter().zip(&purchases).map(|(result, purchase)| result.map(|placed| known_again(placed, purchase)));
         let results: Vec<_> = results.collect();
+        self.app.metrics.purchase_batch_size.observe(f64::from(u32::try_from(purchases.len()).unwrap_or(u32::MAX)));
+        self.app.metrics.claim_duration.observe(start.elapsed().as_secs_f64());
         let mut accepted = Vec::new();
         for (ticket, result) in batch.into_iter().zip(results) {
             if let Ok(Placed::Outcome(PurchaseOutcome::Accepted { order, .. })) = &result {

@@ -7,6 +7,7 @@ mod cart;
 pub mod client;
 mod database;
 mod process;
+mod prometheus;
 pub mod statements;
 mod tunnel;
 
@@ -37,6 +38,7 @@ pub use barrier::{Barrier, Step};
 pub use client::{Client, Socket, change, refused, status_after};
 pub use database::TestDatabase;
 pub use process::{Process, free_address};
+pub use prometheus::{Prometheus, complaints};
 pub use tunnel::{Tunnel, slow_way_to};
 
 /// How long a test waits for what must come; it never comes this late unless something is broken.
@@ -127,6 +129,14 @@ impl TestApp {
 
     pub fn start_jobs(&self) {
         jobs::start_workers(&self.app, &self.tasks, &self.stop);
+    }
+
+    /// Where this program's metrics are shown from now on.
+    pub async fn show_metrics(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(http::serve_metrics(listener, self.app.clone(), self.stop.clone()));
+        address
     }
 
     /// From now on the provider's events come to this server.
@@ -318,6 +328,7 @@ fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) ->
         ("MAILS_PER_HOUR", "1000"),
         // Only where a test is about it: the others read what they have just written.
         ("PAGE_CACHE_BYTES", "0"),
+        ("AUDIT_EVERY_SECONDS", "0"),
         ("JOB_VISIBILITY_SECONDS", "2"),
         ("JOB_STEP_DEADLINE_SECONDS", "1"),
     ];
