@@ -59,8 +59,9 @@ if [ "${1:-run}" = test ] && ! has_browser; then
     install "$chromium" "--cask chromium"
 fi
 if [ "${1:-run}" = test ] && ! { command -v prometheus && command -v promtool; } >/dev/null 2>&1; then
-    # Debian's package would start it as a service as well.
     install prometheus prometheus
+    # The tests start their own; Debian's package starts one as a service.
+    ! command -v systemctl >/dev/null 2>&1 || ${sudo:-} systemctl disable --quiet --now prometheus || true
 fi
 if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "Installing with cargo: cargo-nextest"

@@ -1,12 +1,19 @@
 //! `/metrics` over HTTP: what a scrape shows while things happen, and that documents, dashboards and rules speak of the same.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use whitemonday::{
-    services,
+    app::App,
+    services::audit,
     simulator::{Fault, FaultScript, Operation},
 };
 
@@ -224,7 +231,7 @@ async fn an_ill_provider_and_work_that_fails_are_seen() {
 }
 
 #[tokio::test]
-async fn a_worker_audits_by_itself_and_only_one_of_them_shows_it() {
+async fn a_worker_audits_by_itself() {
     let test = TestApp::start_with(&[("AUDIT_EVERY_SECONDS", "1")]).await;
     let metrics = test.show_metrics().await;
     let sale = test.open_sale(5, 5).await;
@@ -234,15 +241,29 @@ async fn a_worker_audits_by_itself_and_only_one_of_them_shows_it() {
     test.start_jobs();
     let well = until_shown(metrics, &[(r#"audit_violations{invariant="I11"}"#, 0.0), (r#"lease_held{lease="audit"}"#, 1.0)]).await;
     well.assert(&[("oversold_units", 0.0)]);
-    assert!(well.value("audit_age_seconds").is_some_and(|age| (0.0..20.0).contains(&age)), "{}", well.0);
+    assert!(well.value("audit_age_seconds") >= Some(0.0), "{}", well.0);
     test.execute("UPDATE purchase_quota SET held = 1").await;
     until_shown(metrics, &[(r#"audit_violations{invariant="I11"}"#, 1.0)]).await;
-
-    let other = test.app_with(&[]).for_jobs();
-    services::audit::run_in_turn(&other, std::time::Duration::from_secs(1)).await.unwrap();
-    assert!(other.last_audit.get().is_none(), "the lease is another one's");
     test.execute("UPDATE purchase_quota SET held = 2").await;
     until_shown(metrics, &[(r#"audit_violations{invariant="I11"}"#, 0.0)]).await;
+    test.finish().await;
+}
+
+#[tokio::test]
+async fn of_several_workers_one_audits_and_only_its_report_is_shown() {
+    const EVERY: Duration = Duration::from_mins(5);
+    let test = TestApp::start().await;
+    let [one, other] = [test.app.for_jobs(), test.app_with(&[]).for_jobs()];
+    let is_shown = |app: &App| app.last_audit.get().is_some();
+    for _ in 0..2 {
+        audit::run_in_turn(&one, EVERY).await.unwrap();
+        audit::run_in_turn(&other, EVERY).await.unwrap();
+        assert_eq!((is_shown(&one), is_shown(&other)), (true, false));
+    }
+    audit::give_up_turn(&one).await.unwrap();
+    audit::run_in_turn(&other, EVERY).await.unwrap();
+    audit::run_in_turn(&one, EVERY).await.unwrap();
+    assert_eq!((is_shown(&one), is_shown(&other)), (false, true));
     test.finish().await;
 }
 
@@ -253,10 +274,11 @@ async fn the_database_is_read_once_however_many_look_and_its_absence_is_shown() 
     let test = TestApp::start_on_services(&services).await;
     let metrics = test.show_metrics().await;
 
+    let start = Instant::now();
     for scrape in join_all((0..20).map(|_| Scrape::of(metrics))).await {
         scrape.assert(&[("database_up", 1.0)]);
     }
-    assert_eq!(statements::sent(), 1);
+    assert!((1..=1 + start.elapsed().as_secs() / 5).contains(&u64::try_from(statements::sent()).unwrap()), "once in five seconds");
 
     kill_process(Pid::from_raw(i32::try_from(services.postgres_pid()).unwrap()).unwrap(), Signal::KILL).unwrap();
     let away = until_shown(metrics, &[("database_up", 0.0)]).await;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use prometheus_client::encoding::prometheus_text;
+
 use super::{super::Operation as Call, *};
 
 /// A gateway as the program has it.
@@ -84,4 +86,34 @@ async fn calls_keep_to_their_rate() {
     }
     // Twenty at once, and ten more at twenty a second; never sooner, however fast the machine.
     assert!(start.elapsed() >= Duration::from_millis(450), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn each_call_is_counted_by_what_came_of_it() {
+    let shop = Shop::open().await;
+    let mut registry = Registry::default();
+    let calls = ProviderCalls::new(&mut registry);
+    let gateway = PaymentGateway::new(&GatewayConfig { calls: calls.clone(), ..config(&shop.running.url) }).unwrap();
+    let answer_timeout = Duration::from_millis(300);
+    let hasty = PaymentGateway::new(&GatewayConfig { answer_timeout, calls, ..config(&shop.running.url) }).unwrap();
+
+    let intent = gateway.create_intent("made", &shop.new_intent("pm_card_chargeDeclined")).await.unwrap();
+    gateway.confirm_intent("declined", &intent.id, "pm_card_chargeDeclined").await.unwrap_err();
+    shop.fault(Operation::CreateIntent, Fault::Unavailable);
+    gateway.create_intent("failed", &shop.new_intent("pm_card_visa")).await.unwrap_err();
+    shop.fault(Operation::CreateIntent, Fault::HoldBefore);
+    hasty.create_intent("late", &shop.new_intent("pm_card_visa")).await.unwrap_err();
+
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry).unwrap();
+    for (series, count) in [
+        (r#"{call="create_intent",outcome="ok"}"#, 1),
+        (r#"{call="create_intent",outcome="failed"}"#, 1),
+        (r#"{call="create_intent",outcome="timed_out"}"#, 1),
+        (r#"{call="confirm_intent",outcome="declined"}"#, 1),
+        (r#"{call="create_refund",outcome="failed"}"#, 0),
+    ] {
+        assert!(text.contains(&format!("provider_calls_total{series} {count}\n")), "{series}: {text}");
+    }
+    shop.running.simulator.clear_faults();
 }
