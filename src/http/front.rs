@@ -85,7 +85,6 @@ impl Api {
     async fn answer(self, request: Request) -> Result<Response, Infallible> {
         let start = Instant::now();
         let state = self.state.clone();
-        let _in_flight = Counted::one(&state.app.metrics.operations_in_flight);
         let (response, answered) = self.find_answer(request).await?;
         state.meters.count(answered, start.elapsed());
         Ok(response)
@@ -104,6 +103,7 @@ impl Api {
                 ControlFlow::Continue(request) => request,
             };
         }
+        let _in_flight = Counted::one(&self.state.app.metrics.operations_in_flight);
         let response = self.router.oneshot(request).await?;
         let answered = Answered::of(&response);
         Ok((response, answered))

@@ -1,15 +1,13 @@
 //! Health: alive, and ready for work.
 
-use std::{sync::Arc, time::Duration};
-
-use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-    routing::get,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Map, Value, json};
+use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,6 +15,8 @@ use crate::{
     store::{self, queue::Queue, schema::SchemaError},
 };
 
+/// Who asks meanwhile is told the same: looking takes a connection that revocations are followed by as well.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A database that has not answered by then is away.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A message that waits longer than this is late.
@@ -25,11 +25,14 @@ const LATE: Duration = Duration::from_mins(1);
 struct Health {
     app: App,
     stop: CancellationToken,
+    last: Mutex<Option<(Instant, Answer)>>,
 }
+
+type Answer = (StatusCode, Value);
 
 /// For a server's own port, and for the operator's.
 pub fn routes<S: Clone + Send + Sync + 'static>(app: App, stop: CancellationToken) -> Router<S> {
-    let health = Arc::new(Health { app: app.for_followers(), stop });
+    let health = Arc::new(Health { app: app.for_followers(), stop, last: Mutex::default() });
     Router::new().route("/healthz/live", get(live)).route("/healthz/ready", get(ready)).with_state(health)
 }
 
@@ -38,23 +41,30 @@ async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
-/// The database answers and its schema is the program's. Without Redis, or with messages that wait for long, the process is degraded,
-/// not unready: another one would fare no better.
-async fn ready(State(health): State<Arc<Health>>) -> Response {
-    let Health { app, stop } = &*health;
-    let unready = |body| (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
-    if stop.is_cancelled() {
-        return unready(json!({ "status": "stopping" }));
+/// The database answers and its schema is the program's. However many ask, one looks.
+async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
+    if health.stop.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" })));
     }
-    let waits = match tokio::time::timeout(PATIENCE, oldest_waits(app)).await {
+    let mut last = health.last.lock().await;
+    let (status, body) = match &*last {
+        Some((at, answer)) if at.elapsed() < LOOK_EVERY => answer.clone(),
+        _ => last.insert((Instant::now(), look(&health.app).await)).1.clone(),
+    };
+    (status, Json(body))
+}
+
+/// Without Redis, or with messages that wait for long, the process is degraded, not unready: another one would fare no better.
+async fn look(app: &App) -> Answer {
+    let waits = match timeout(PATIENCE, oldest_waits(app)).await {
         Ok(Ok(waits)) => waits,
         Ok(Err(error)) if error.is_mismatch() => {
             tracing::warn!(%error, "not ready");
-            return unready(json!({ "status": "unready", "database": "up", "schema": "another" }));
+            return (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unready", "database": "up", "schema": "another" }));
         }
         away => {
             tracing::warn!(?away, "not ready");
-            return unready(json!({ "status": "unready", "database": "down" }));
+            return (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unready", "database": "down" }));
         }
     };
     let redis = match &app.redis {
@@ -71,7 +81,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     let waits: Map<_, _> = waits.into_iter().map(|(queue, wait)| (queue.to_string(), json!(wait.as_secs_f64()))).collect();
     let status = if redis == "down" || is_late { "degraded" } else { "ready" };
     let body = json!({ "status": status, "database": "up", "schema": "current", "redis": redis, "oldestMessageSeconds": waits });
-    Json(body).into_response()
+    (StatusCode::OK, body)
 }
 
 /// For how long the oldest message of each queue waits, once the schema is known to be the program's.

@@ -142,7 +142,11 @@ async fn last_reading(app: &App) -> Option<Arc<Reading>> {
     {
         return reading.clone();
     }
-    let reading = timeout(PATIENCE, read(app)).await.ok().flatten().map(Arc::new);
+    let reading = timeout(PATIENCE, read(app)).await.unwrap_or_else(|_| {
+        tracing::warn!("the database does not answer: metrics are shown without it");
+        None
+    });
+    let reading = reading.map(Arc::new);
     *last = Some((Instant::now(), reading.clone()));
     reading
 }
