@@ -120,8 +120,8 @@ impl<'a> Reader<'a> {
 
     /// An address that may hold a password, so that a mistake names the variable and never repeats the value.
     fn secret_url(&mut self, name: &'static str, value: &str, schemes: &[&str]) {
-        if !value.is_empty() && !schemes.iter().any(|scheme| value.starts_with(&format!("{scheme}://"))) {
-            self.errors.push(format!("{name} must start with {}://", schemes.join(":// or ")));
+        if !value.is_empty() {
+            self.check_scheme(name, value, schemes);
         }
     }
 
@@ -167,10 +167,14 @@ impl<'a> Reader<'a> {
 
     fn url(&mut self, name: &'static str, default: &str, schemes: &[&str]) -> String {
         let value = self.text(name).unwrap_or_else(|| default.to_owned());
+        self.check_scheme(name, &value, schemes);
+        value.trim_end_matches('/').to_owned()
+    }
+
+    fn check_scheme(&mut self, name: &'static str, value: &str, schemes: &[&str]) {
         if !schemes.iter().any(|scheme| value.starts_with(&format!("{scheme}://"))) {
             self.errors.push(format!("{name} must start with {}://", schemes.join(":// or ")));
         }
-        value.trim_end_matches('/').to_owned()
     }
 
     /// Origins as browsers send them, separated by commas; the one of `own_url` first.
@@ -324,6 +328,14 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+#[derive(Clone, Debug)]
+pub struct TraceConfig {
+    /// Where traces are sent to, without a slash at the end; without it none are recorded.
+    pub endpoint: Option<String>,
+    /// How many of those that begin here are recorded: 0 to 1.
+    pub ratio: f64,
+}
+
 /// All settings of a server or worker.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -358,8 +370,9 @@ impl Config {
     pub fn read(settings: &Settings, mail: MailTransport) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(settings);
         let config = Self::from_reader(&mut reader, mail);
-        // Reported with the others, though the log is started from its own reading.
+        // Reported with the others, though log and traces are started from their own reading.
         LogConfig::from_reader(&mut reader);
+        TraceConfig::from_reader(&mut reader);
         reader.finish(config)
     }
 
@@ -400,6 +413,7 @@ impl Config {
         let mut reader = Reader::new(&settings);
         Self::from_reader(&mut reader, MailTransport::Smtp);
         LogConfig::from_reader(&mut reader);
+        TraceConfig::from_reader(&mut reader);
         reader.names
     }
 }
@@ -564,6 +578,31 @@ impl LogConfig {
             filter: reader.text("LOG").unwrap_or_else(|| "info,sqlx=warn".to_owned()),
             format: reader.parsed("LOG_FORMAT", LogFormat::Pretty, "pretty or json"),
         }
+    }
+}
+
+impl TraceConfig {
+    /// Reads the settings of traces alone: they stand before anything else begins.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn read(settings: &Settings) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(settings);
+        let config = Self::from_reader(&mut reader);
+        reader.finish(config)
+    }
+
+    fn from_reader(reader: &mut Reader<'_>) -> Self {
+        const RULE: &str = "a number from 0 to 1, like 0.01";
+        let endpoint = reader.text("OTLP_ENDPOINT");
+        if let Some(url) = &endpoint {
+            reader.check_scheme("OTLP_ENDPOINT", url, &["http", "https"]);
+        }
+        let ratio = reader.parsed("TRACE_RATIO", 0.01, RULE);
+        if !(0.0..=1.0).contains(&ratio) {
+            reader.errors.push(format!("TRACE_RATIO must be {RULE}"));
+        }
+        Self { endpoint: endpoint.map(|url| url.trim_end_matches('/').to_owned()), ratio }
     }
 }
 

@@ -19,3 +19,4 @@ pub mod services;
 pub mod simulator;
 pub mod stampede;
 pub mod store;
+pub mod telemetry;

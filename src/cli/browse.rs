@@ -13,7 +13,7 @@ use crate::{
         browse::{self, Reads},
         load::Load,
     },
-    store,
+    store, telemetry,
 };
 
 #[derive(Args)]
@@ -37,7 +37,7 @@ pub struct BrowseArgs {
 }
 
 pub async fn run(args: BrowseArgs) -> anyhow::Result<ExitCode> {
-    super::start_log(&Settings::environment().or("LOG", "warn"))?;
+    telemetry::start_log(&Settings::environment().or("LOG", "warn"))?;
     let field = Field::open_own().await?;
     let reads = Box::pin(measure(&field, &args)).await;
     field.close().await?;

@@ -24,6 +24,7 @@ use crate::{
     services::seed::{self, DemoAccount},
     simulator::{Simulator, SimulatorOptions},
     store,
+    telemetry::Telemetry,
 };
 
 const PRODUCTS: usize = 200;
@@ -47,7 +48,7 @@ pub struct DemoArgs {
 }
 
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
-    super::start_log(&quiet_by_default())?;
+    let telemetry = Telemetry::start(&quiet_by_default())?;
     let wanted = SocketAddr::from(([127, 0, 0, 1], args.port));
     let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}: choose another --port"))?;
     let address = listener.local_addr()?;
@@ -92,6 +93,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     println!("\nStopped.");
     simulator.stop().await?;
     services.stop().await?;
+    telemetry.finish().await;
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app::App,
     clock::Clock,
-    config::{Config, LogConfig, LogFormat, MailTransport, Settings},
+    config::{Config, MailTransport, Settings},
 };
 
 #[derive(Parser)]
@@ -140,18 +140,4 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::TestServices(args) => return test_services::run(args).await,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Starts the log on standard error, as LOG and `LOG_FORMAT` say.
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let config = LogConfig::read(settings)?;
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.filter).context("LOG cannot be used")?;
-    // It would write out whole messages, and with them tokens and addresses.
-    let filter = filter.add_directive("tungstenite=warn".parse()?);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.format {
-        LogFormat::Pretty => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
 }

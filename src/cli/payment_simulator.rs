@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::serve::Running;
-use crate::{config::Settings, simulator};
+use crate::{config::Settings, simulator, telemetry};
 
 /// The server's setting: both sides of an endpoint share its secret.
 const WEBHOOK_SECRET: &str = "PAYMENT_WEBHOOK_SECRET";
@@ -23,7 +23,7 @@ pub struct PaymentSimulatorArgs {
 
 pub async fn run(args: PaymentSimulatorArgs) -> anyhow::Result<()> {
     let settings = Settings::environment();
-    super::start_log(&settings)?;
+    telemetry::start_log(&settings)?;
     let mut options = args.simulator;
     options.webhook_secret = options.webhook_secret.or_else(|| settings.get(WEBHOOK_SECRET).map(Into::into));
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;

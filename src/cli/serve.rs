@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     config::{Config, MailTransport, Settings},
     http, jobs, services, store,
+    telemetry::Telemetry,
 };
 
 /// What is under way when the signal comes gets this long.
@@ -29,7 +30,7 @@ pub struct ServeArgs {
 }
 
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let app = start_app()?;
+    let (app, telemetry) = start_app()?;
     raise_open_files();
     store::schema::check(&app.db).await?;
     services::key_rotation::check_email_index(&app).await?;
@@ -47,11 +48,13 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let listener = listen(address).await?;
     tracing::info!(%address, jobs = args.with_jobs, "serving");
     running.serve(listener, app);
-    running.finish().await
+    running.finish().await?;
+    telemetry.finish().await;
+    Ok(())
 }
 
 pub async fn work() -> anyhow::Result<()> {
-    let app = start_app()?;
+    let (app, telemetry) = start_app()?;
     store::schema::check(&app.db).await?;
     services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
@@ -61,14 +64,16 @@ pub async fn work() -> anyhow::Result<()> {
     jobs::start_common(&app, &running.tasks, &running.stop).await?;
     jobs::start_workers(&app, &running.tasks, &running.stop);
     tracing::info!("working");
-    running.finish().await
+    running.finish().await?;
+    telemetry.finish().await;
+    Ok(())
 }
 
-fn start_app() -> anyhow::Result<App> {
+fn start_app() -> anyhow::Result<(App, Telemetry)> {
     let settings = Settings::environment();
     let config = Config::read(&settings, MailTransport::Smtp)?;
-    super::start_log(&settings)?;
-    Ok(App::new(config, Clock::system(), None)?)
+    let telemetry = Telemetry::start(&settings)?;
+    Ok((App::new(config, Clock::system(), None)?, telemetry))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -13,6 +13,7 @@ use super::{OperatorArgs, duration, keys, output};
 use crate::{
     config::Settings,
     stampede::{Plan, buyers::QuantityMix, chart, load::Load, report::Report},
+    telemetry,
 };
 
 #[derive(Args)]
@@ -130,7 +131,7 @@ impl StampedeArgs {
 }
 
 pub async fn run(args: StampedeArgs) -> anyhow::Result<ExitCode> {
-    super::start_log(&Settings::environment().or("LOG", "warn"))?;
+    telemetry::start_log(&Settings::environment().or("LOG", "warn"))?;
     let field = Field::open(&args).await?;
     let stop = stop_at_ctrl_c();
     let report = Box::pin(field.measure(&args, &stop)).await;

@@ -97,6 +97,7 @@ impl Mailer {
     ///
     /// # Errors
     /// When the server cannot be reached or refuses.
+    #[tracing::instrument(name = "mailer.send", skip_all, fields(otel.kind = "client"))]
     pub async fn send(&self, mail: &Mail, now: DateTime<Utc>) -> Result<(), MailError> {
         match self {
             Self::Mailbox(mailbox) => {

@@ -5,3 +5,4 @@ pub mod mailer;
 pub mod payment_gateway;
 pub mod redis;
 pub mod rival_redis;
+pub mod trace_collector;

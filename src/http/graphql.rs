@@ -66,7 +66,7 @@ pub async fn execute(
         Err(error) => return refuse(StatusCode::UNAUTHORIZED, error),
     };
     let user_agent = text(&headers, &header::USER_AGENT).map(str::to_owned);
-    let caller = Caller { viewer, user_agent, request_id: Some(request_id.clone()), address: Some(address), transport: Transport::Post };
+    let caller = Caller { viewer, user_agent, address: Some(address), transport: Transport::Post };
     if let Err(error) = caller.count_operation(&state.app) {
         return answer(&headers, operation, finished(GraphQlResponse::from_errors(vec![error.into()]), &request_id));
     }

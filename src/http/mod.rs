@@ -29,15 +29,15 @@ use std::{
 
 use axum::{
     Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
-use tracing::Instrument;
+use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
 use self::{
@@ -52,11 +52,13 @@ use crate::{
     app::App,
     config::HttpConfig,
     resolvers::{self, ApiSchema, documents::KnownDocuments, errors::ApiError},
+    telemetry,
 };
 
 /// An operation with its variables; the largest one of ours has 4 KiB.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The provider sends its events one by one; a few at once are plenty.
 const WEBHOOKS_AT_ONCE: usize = 32;
 /// How long a browser remembers what it may send here.
@@ -92,13 +94,20 @@ pub struct HttpState {
     socket_tasks: TaskTracker,
 }
 
-/// The id of a request, in its log lines, its answer's header and its errors.
+/// The id of a request, in its log lines, its answer's header and its errors; the id of its trace too.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
 impl RequestId {
+    /// For a request that leaves no trace.
     fn new() -> Self {
         Self(Uuid::now_v7().simple().to_string())
+    }
+
+    /// Begins a request's trace.
+    fn of_trace(span: &Span, headers: &HeaderMap) -> Self {
+        let strangers = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        telemetry::begin_trace(span, strangers).map_or_else(Self::new, Self)
     }
 }
 
@@ -170,13 +179,22 @@ async fn with_request_id(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let id = RequestId::new();
+    let span = request_span(&request);
+    let id = RequestId::of_trace(&span, request.headers());
     let http = &state.app.config.http;
     let address = client_address(request.headers(), peer.ip(), http.trusted_proxy_hops);
     request.extensions_mut().insert(id.clone());
     request.extensions_mut().insert(ClientAddress(network(address)));
-    let span = tracing::info_span!("request", id = id.0, method = %request.method(), path = request.uri().path());
-    complete(next.run(request).instrument(span).await, &id, http)
+    let response = next.run(request).instrument(span.clone()).await;
+    telemetry::record_status(&span, response.status().as_u16());
+    complete(response, &id, http)
+}
+
+/// Named by its route: paths that lead nowhere are a client's own words.
+fn request_span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let name = format!("{} {route}", request.method());
+    tracing::info_span!(parent: None, "request", trace_id = Empty, otel.name = name.trim_end(), otel.kind = "server")
 }
 
 /// An answer with what every answer carries.

@@ -29,6 +29,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
+use tracing::{Instrument, Span};
 
 use self::protocol::Conversation;
 use super::{
@@ -82,7 +83,13 @@ pub async fn upgrade(
     // Both, or the client is told on the socket: browsers do not show why an upgrade has failed.
     let places = enter(Owner::Process).zip(enter(Owner::Address(address)));
     let tasks = state.socket_tasks.clone();
-    upgrade.on_upgrade(move |socket| tasks.track_future(serve(state, request_id, address, socket, places)))
+    let span = socket_span(&request_id);
+    upgrade.on_upgrade(move |socket| tasks.track_future(serve(state, request_id, address, socket, places).instrument(span)))
+}
+
+/// For the log alone, as its target says: a trace that lasts for hours would tell nobody anything.
+fn socket_span(request_id: &str) -> Span {
+    tracing::info_span!(target: "socket", parent: None, "socket", trace_id = request_id)
 }
 
 /// Browsers say whose page connects. Other programs say nothing.

@@ -23,7 +23,7 @@ pub async fn run(app: App, stop: CancellationToken) {
 
 async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
     let carry_out = async |delivery: Delivery| {
-        carry_out("refund", refund::carry_out(&app, &delivery), |error| refund::fail(&app, &delivery, error)).await;
+        carry_out("refund", &delivery, refund::carry_out(&app, &delivery), |error| refund::fail(&app, &delivery, error)).await;
     };
     stream::iter(of_kind(deliveries, refund::KIND)).for_each_concurrent(CONCURRENT_REFUNDS, carry_out).await;
     Ok(())

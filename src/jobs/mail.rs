@@ -23,7 +23,7 @@ pub async fn run(app: App, stop: CancellationToken) {
 
 async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
     let send = async |delivery: Delivery| {
-        carry_out("mail", mail::deliver(&app, &delivery), |error| retry::fail(&app, &delivery, error)).await;
+        carry_out("mail", &delivery, mail::deliver(&app, &delivery), |error| retry::fail(&app, &delivery, error)).await;
     };
     stream::iter(of_kind(deliveries, mail::KIND)).for_each_concurrent(CONCURRENT_MAILS, send).await;
     Ok(())

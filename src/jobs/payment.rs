@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::runner::{QueueRunner, all_or_each, carry_out, of_kind};
 use crate::{
@@ -41,7 +42,7 @@ type Created = Result<Begun, (Begun, Answer)>;
 async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError> {
     let (queries, deliveries): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|delivery| delivery.kind == QUERY);
     for delivery in queries {
-        carry_out("query", payment::query(&app, &delivery), |error| retry::fail(&app, &delivery, error)).await;
+        carry_out("query", &delivery, payment::query(&app, &delivery), |error| retry::fail(&app, &delivery, error)).await;
     }
     pay(Arc::new(app), of_kind(deliveries, PAY)).await;
     Ok(())
@@ -49,7 +50,7 @@ async fn handle(app: App, deliveries: Vec<Delivery>) -> Result<(), ServiceError>
 
 async fn pay(app: Arc<App>, deliveries: Vec<Delivery>) {
     let take_up = |deliveries| payment::begin(&app, deliveries);
-    let begun = all_or_each("begin", deliveries, take_up, |delivery, error| fail(&app, delivery, error)).await;
+    let begun = all_or_each("begin", deliveries, |delivery| &delivery.span, take_up, |delivery, error| fail(&app, delivery, error)).await;
     // One handle of the program per step: the steps outlive the statement that makes them.
     let [creating, recording, confirming, settling] = [(); 4].map(|()| app.clone());
     let created = stream::iter(begun).map(move |begun| create(creating.clone(), begun)).buffer_unordered(CONCURRENT_CALLS);
@@ -63,21 +64,23 @@ fn groups<S: Stream>(items: S) -> impl Stream<Item = Vec<S::Item>> {
 }
 
 async fn create(app: Arc<App>, begun: Begun) -> Created {
-    payment::create_intent(&app, begun).await
+    let span = begun.delivery.span.clone();
+    payment::create_intent(&app, begun).instrument(span).await
 }
 
 async fn record_references(app: Arc<App>, group: Vec<Created>) -> Vec<Created> {
     let (created, answered): (Vec<Created>, Vec<Created>) = group.into_iter().partition(Result::is_ok);
     let created: Vec<Begun> = created.into_iter().flatten().collect();
     let record = |begun| payment::record_references(&app, begun);
-    let noted = all_or_each("record", created, record, |begun, error| fail(&app, begun.delivery, error)).await;
+    let noted =
+        all_or_each("record", created, |begun| &begun.delivery.span, record, |begun, error| fail(&app, begun.delivery, error)).await;
     noted.into_iter().map(Ok).chain(answered).collect()
 }
 
 async fn confirm(app: Arc<App>, created: Created) -> (Begun, Answer) {
     match created {
         Ok(begun) => {
-            let answer = payment::confirm(&app, &begun).await;
+            let answer = payment::confirm(&app, &begun).instrument(begun.delivery.span.clone()).await;
             (begun, answer)
         }
         Err(answered) => answered,
@@ -86,6 +89,7 @@ async fn confirm(app: Arc<App>, created: Created) -> (Begun, Answer) {
 
 async fn settle(app: Arc<App>, answered: Vec<(Begun, Answer)>) {
     for (begun, answer) in &answered {
+        let _in_span = begun.delivery.span.enter();
         match answer {
             Answer::Open { reason, .. } => tracing::warn!(order = %begun.order, reason, "a payment is still open"),
             Answer::Refused { reason } => tracing::error!(order = %begun.order, reason, "the provider refuses our call"),
@@ -94,7 +98,7 @@ async fn settle(app: Arc<App>, answered: Vec<(Begun, Answer)>) {
         }
     }
     let settle = |answered| settle_group(&app, answered);
-    all_or_each("settle", answered, settle, |(begun, _), error| fail(&app, begun.delivery, error)).await;
+    all_or_each("settle", answered, |(begun, _)| &begun.delivery.span, settle, |(begun, _), error| fail(&app, begun.delivery, error)).await;
 }
 
 async fn settle_group(app: &App, answered: Vec<(Begun, Answer)>) -> Result<Vec<()>, ServiceError> {

@@ -5,6 +5,7 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, Span};
 
 use crate::{
     app::App,
@@ -13,6 +14,7 @@ use crate::{
         self,
         queue::{Delivery, Queue},
     },
+    telemetry,
 };
 
 /// Queues are polled this often when nobody rings, with up to a quarter of jitter.
@@ -94,22 +96,27 @@ pub async fn unending(name: &'static str, work: impl Future<Output = Result<(), 
     let _ = attempt_within(Duration::MAX, name, work).await;
 }
 
-/// Carries out one delivery's work. A failure that lasts is counted by `fail`; any other leaves the message to come again.
+/// Carries out one delivery's work, in its span. A failure that lasts is counted by `fail`; any other leaves the message to come again.
 pub async fn carry_out<Fail: Future<Output = Result<(), ServiceError>>>(
     name: &'static str,
+    delivery: &Delivery,
     work: impl Future<Output = Result<(), ServiceError>>,
     fail: impl FnOnce(String) -> Fail,
 ) {
-    if let Err(Failure::Lasting(error)) = attempt(name, work).await {
-        guarded(name, fail(error)).await;
-    }
+    let work = async {
+        if let Err(Failure::Lasting(error)) = attempt(name, work).await {
+            guarded(name, fail(error)).await;
+        }
+    };
+    work.instrument(delivery.span.clone()).await;
 }
 
 /// Works on all items at once. When that fails in a way that lasts, it works on each by itself, so that one of them does no harm to its
-/// neighbours, and has those counted by `fail` that fail alone, too.
+/// neighbours, and has those counted by `fail` that fail alone, too. Each has a span, and what is done for all of them is part of one.
 pub async fn all_or_each<T, R, Work, Fail>(
     name: &'static str,
     items: Vec<T>,
+    span: impl Fn(&T) -> &Span,
     work: impl Fn(Vec<T>) -> Work,
     fail: impl Fn(T, String) -> Fail,
 ) -> Vec<R>
@@ -118,18 +125,23 @@ where
     Work: Future<Output = Result<Vec<R>, ServiceError>>,
     Fail: Future<Output = Result<(), ServiceError>>,
 {
-    match attempt(name, work(items.clone())).await {
+    let attempt_all = |items: Vec<T>| {
+        let shared = telemetry::shared_span(name, items.iter().map(&span));
+        attempt(name, work(items)).instrument(shared)
+    };
+    match attempt_all(items.clone()).await {
         Ok(done) => return done,
         Err(Failure::Passing) => return Vec::new(),
         Err(Failure::Lasting(_)) => {}
     }
     let mut done = Vec::new();
     for item in items {
-        match attempt(name, work(vec![item.clone()])).await {
+        match attempt_all(vec![item.clone()]).await {
             Ok(more) => done.extend(more),
             Err(Failure::Passing) => {}
             Err(Failure::Lasting(error)) => {
-                guarded(name, fail(item, error)).await;
+                let span = span(&item).clone();
+                guarded(name, fail(item, error)).instrument(span).await;
             }
         }
     }
@@ -141,6 +153,7 @@ where
 pub fn of_kind(deliveries: Vec<Delivery>, kind: &'static str) -> Vec<Delivery> {
     let (known, unknown): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|delivery| delivery.kind == kind);
     for delivery in unknown {
+        let _in_span = delivery.span.enter();
         tracing::error!(queue = %delivery.queue, kind = delivery.kind, "a message of a kind that this program does not know");
     }
     known
@@ -302,6 +315,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_panics_does_its_neighbours_no_harm_and_is_counted() {
+        static NO_SPAN: Span = Span::none();
+        fn span(_: &i32) -> &Span {
+            &NO_SPAN
+        }
         let counted = Mutex::new(Vec::new());
         let work = async |items: Vec<i32>| {
             assert!(!items.contains(&3), "on purpose");
@@ -312,8 +329,8 @@ mod tests {
             std::future::ready(Ok(()))
         };
 
-        assert_eq!(all_or_each("test", vec![1, 2, 3, 4], work, count).await, [1, 2, 4]);
+        assert_eq!(all_or_each("test", vec![1, 2, 3, 4], span, work, count).await, [1, 2, 4]);
         assert_eq!(*counted.lock().unwrap(), [(3, "panicked".to_owned())]);
-        assert_eq!(all_or_each("test", vec![1, 2], work, count).await, [1, 2], "together, when nothing is wrong");
+        assert_eq!(all_or_each("test", vec![1, 2], span, work, count).await, [1, 2], "together, when nothing is wrong");
     }
 }

@@ -272,7 +272,6 @@ impl CartMutation {
             delivery_note: input.delivery_note,
             expected_total,
             idempotency_key: input.idempotency_key,
-            trace: ctx.caller().request_id.clone(),
         };
         checked_out(ctx, check_out(ctx.app(), customer, wanted).await?).await
     }

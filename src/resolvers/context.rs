@@ -28,7 +28,6 @@ pub struct Caller {
     /// `None` is an anonymous caller; a bad token never gets here.
     pub viewer: Option<Viewer>,
     pub user_agent: Option<String>,
-    pub request_id: Option<String>,
     /// Where the request comes from, as a limit counts it; `None` within the process.
     pub address: Option<IpAddr>,
     pub transport: Transport,

@@ -12,7 +12,9 @@ use std::{
 
 use async_graphql::{
     Request, Response, ServerError, ServerResult, ValidationResult, Value, Variables,
-    extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery, NextPrepareRequest, NextRequest, NextValidation},
+    extensions::{
+        Extension, ExtensionContext, ExtensionFactory, NextExecute, NextParseQuery, NextPrepareRequest, NextRequest, NextValidation,
+    },
     parser::{
         parse_query,
         types::{ExecutableDocument, OperationDefinition},
@@ -21,6 +23,7 @@ use async_graphql::{
 };
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
+use tracing::Instrument;
 
 use super::{
     context::{Caller, Transport, check_transport},
@@ -38,6 +41,8 @@ const MAX_SHAPE_BYTES: usize = 1024;
 /// Errors that are told of one document, and how much of each.
 const MAX_ERRORS: usize = 10;
 const MAX_MESSAGE_CHARACTERS: usize = 1_000;
+/// Of an operation's name, in traces and log.
+const MAX_NAME_BYTES: usize = 64;
 
 /// Remembers documents by their text. Clones share their memory.
 #[derive(Clone)]
@@ -66,7 +71,7 @@ impl KnownDocuments {
             return None;
         }
         let known = self.get(&request.query).ok()?;
-        let operation = known.operation(request.operation_name.as_deref())?;
+        let (_, operation) = known.operation(request.operation_name.as_deref())?;
         let lifetime = public_fields::lifetime(&known.parsed, operation)?;
         Some((page_key(request, operation), lifetime))
     }
@@ -152,6 +157,19 @@ impl Extension for OneRequest {
         }
         Ok(*self.cost.get_or_init(|| result))
     }
+
+    /// Its kind and name are all that traces and log tell of an operation: its text may hold anything.
+    async fn execute(&self, ctx: &ExtensionContext<'_>, name: Option<&str>, next: NextExecute<'_>) -> Response {
+        let operation = self.document.get().and_then(|document| document.operation(name));
+        let title = operation.map_or_else(String::new, |(name, operation)| title(name, operation));
+        next.run(ctx, name).instrument(tracing::info_span!("operation", otel.name = title)).await
+    }
+}
+
+/// Like `mutation BuyNow`.
+fn title(name: Option<&str>, operation: &OperationDefinition) -> String {
+    let name = name.unwrap_or("without a name");
+    format!("{} {}", operation.ty, name.get(..MAX_NAME_BYTES).unwrap_or(name))
 }
 
 /// A document of nothing but mistakes must not make an answer that is longer than it.
@@ -169,10 +187,10 @@ fn brief(mut error: ServerError) -> ServerError {
 }
 
 impl KnownDocument {
-    /// The operation of a name, or the only one.
-    fn operation(&self, name: Option<&str>) -> Option<&OperationDefinition> {
+    /// The operation of a name, or the only one, with the name that it has.
+    fn operation(&self, name: Option<&str>) -> Option<(Option<&str>, &OperationDefinition)> {
         let mut operations = self.parsed.operations.iter().filter(|(own, _)| name.is_none() || own.map(AsRef::as_ref) == name);
-        operations.next().filter(|_| operations.next().is_none()).map(|(_, operation)| &operation.node)
+        operations.next().filter(|_| operations.next().is_none()).map(|(own, operation)| (own.map(AsRef::as_ref), &operation.node))
     }
 
     fn validated(&self, shape: &str) -> Option<ValidationResult> {

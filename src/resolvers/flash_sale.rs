@@ -293,7 +293,6 @@ impl FlashSaleMutation {
             address: address.flatten(),
             delivery_note: input.delivery_note,
             idempotency_key: input.idempotency_key,
-            trace: ctx.caller().request_id.clone(),
         };
         match services::purchase::buy_now(ctx.app(), viewer.customer, wanted).await? {
             Bought::Outcome(outcome) => payload(ctx, sale, outcome).await,

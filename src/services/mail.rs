@@ -40,7 +40,7 @@ pub async fn send_to_customer(app: &App, db: &mut PgConnection, customer: Custom
 pub async fn send(app: &App, db: &mut PgConnection, recipient: &Recipient<'_>, letter: &Letter<'_>) -> Result<(), ServiceError> {
     let new = seal(app, recipient, letter.kind(), &letter.content(recipient.locale, &app.config.http.public_url))?;
     store::mail::insert(db, &new, app.clock.now()).await?;
-    store::queue::send(db, Queue::Mail, KIND, new.id.0, None).await?;
+    store::queue::send(db, Queue::Mail, KIND, new.id.0).await?;
     Ok(())
 }
 

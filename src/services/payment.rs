@@ -140,7 +140,7 @@ pub async fn send_due(app: &App, term: Term) -> Result<(), ServiceError> {
     }
     let orders = store::payment::take_due(&mut tx, now, now + ASK_AGAIN, DUE_BATCH).await?;
     for order in &orders {
-        store::queue::send(&mut tx, Queue::Payment, PAY, order.0, None).await?;
+        store::queue::send(&mut tx, Queue::Payment, PAY, order.0).await?;
     }
     tx.commit().await?;
     if !orders.is_empty() {

@@ -29,6 +29,7 @@ use crate::{
         flash_sale::FlashSale,
         purchase::{Purchase, PurchaseOutcome},
     },
+    telemetry,
 };
 
 /// Waits before a claim that found the last units locked is repeated.
@@ -46,7 +47,6 @@ pub struct BuyNow {
     pub address: Option<AddressId>,
     pub delivery_note: Option<String>,
     pub idempotency_key: Uuid,
-    pub trace: Option<String>,
 }
 
 opaque_debug!(BuyNow);
@@ -195,6 +195,6 @@ fn purchase(app: &App, customer: CustomerId, Checked { input, quantity, note }: 
         payment_method: input.payment_method,
         address: input.address,
         delivery_note_sealed: note.map(|note| app.sealing.seal(SealedColumn::OrderDeliveryNote, order.0, &note)).transpose()?,
-        trace: input.trace,
+        trace: telemetry::traceparent(),
     })
 }

@@ -155,7 +155,7 @@ async fn keep(app: &App, found: &[Break]) -> Result<(), ServiceError> {
     let mut tx = app.db.begin().await?;
     store::reconciliation::upsert_breaks(&mut tx, found, app.clock.now()).await?;
     for payment in found.iter().filter(|found| found.kind == BreakKind::ChargeWithoutPayment).filter_map(|found| found.payment_id) {
-        store::queue::send(&mut tx, Queue::Payment, QUERY, payment.0, None).await?;
+        store::queue::send(&mut tx, Queue::Payment, QUERY, payment.0).await?;
     }
     tx.commit().await?;
     app.payments_waiting.notify_one();

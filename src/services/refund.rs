@@ -85,7 +85,7 @@ pub(super) async fn request_of(app: &App, db: &mut PgConnection, payment: &Payme
         created_at: app.clock.now(),
     };
     store::refund::insert(db, &refund).await?;
-    store::queue::send(db, Queue::Compensation, KIND, refund.id.0, None).await?;
+    store::queue::send(db, Queue::Compensation, KIND, refund.id.0).await?;
     Ok(true)
 }
 

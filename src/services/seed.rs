@@ -253,7 +253,6 @@ async fn buy_one(app: &App, customer: CustomerId, sale: FlashSaleId) -> Result<(
         address: None,
         delivery_note: None,
         idempotency_key: Uuid::new_v4(),
-        trace: None,
     };
     match purchase::buy_now(app, customer, wanted).await? {
         Bought::Outcome(PurchaseOutcome::Accepted { .. }) => Ok(()),

@@ -46,7 +46,7 @@ pub async fn apply_due(app: &App, term: Term) -> Result<(), ServiceError> {
     let mut tx = app.db.begin().await?;
     if store::lease::lock_term(&mut tx, LEADER, term.0).await? {
         for payment in store::webhook::apply_due(&mut tx, now, now + AGAIN, now - KEPT_UNKNOWN, BATCH).await? {
-            store::queue::send(&mut tx, Queue::Payment, QUERY, payment.0, None).await?;
+            store::queue::send(&mut tx, Queue::Payment, QUERY, payment.0).await?;
         }
         tx.commit().await?;
     }

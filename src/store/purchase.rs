@@ -29,6 +29,7 @@ pub struct Purchase {
     pub address: Option<AddressId>,
     /// Sealed for `order`.
     pub delivery_note_sealed: Option<Vec<u8>>,
+    /// Goes on with the payment's message.
     pub trace: Option<String>,
 }
 

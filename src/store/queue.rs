@@ -7,10 +7,11 @@ use std::{fmt, time::Duration};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
+use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::domain::ids::DeadLetterId;
+use crate::{domain::ids::DeadLetterId, telemetry};
 
 /// The version of the envelope that this program writes and reads.
 const ENVELOPE_VERSION: u64 = 1;
@@ -51,23 +52,38 @@ pub struct Delivery {
     pub id: Uuid,
     pub trace: Option<String>,
     pub enqueued_at: DateTime<Utc>,
+    /// Of whatever is done with it, in the trace that it came with; ends with the last clone.
+    pub span: Span,
 }
 
 impl Delivery {
+    fn new(queue: Queue, message_id: i64, kind: String, id: Uuid, trace: Option<String>, enqueued_at: DateTime<Utc>) -> Self {
+        let name = format!("{queue} {kind}");
+        let span = tracing::info_span!(parent: None, "delivery", trace_id = Empty, otel.name = name, otel.kind = "consumer", %id);
+        telemetry::resume_trace(&span, trace.as_deref());
+        Self { queue, message_id, kind, id, trace, enqueued_at, span }
+    }
+
     fn body(&self) -> Value {
         json!({ "v": ENVELOPE_VERSION, "kind": self.kind, "id": self.id, "trace": self.trace })
     }
 }
 
-/// Appends a message; it becomes visible when the transaction commits.
-pub async fn send(db: &mut PgConnection, queue: Queue, kind: &str, id: Uuid, trace: Option<&str>) -> Result<(), StoreError> {
+/// Appends a message; it becomes visible when the transaction commits. What is done with it goes on in the trace in which it was sent.
+pub async fn send(db: &mut PgConnection, queue: Queue, kind: &str, id: Uuid) -> Result<(), StoreError> {
+    send_in(db, queue, kind, id, telemetry::traceparent().as_deref()).await
+}
+
+/// The same in another trace, or in none.
+pub async fn send_in(db: &mut PgConnection, queue: Queue, kind: &str, id: Uuid, trace: Option<&str>) -> Result<(), StoreError> {
     let body = json!({ "v": ENVELOPE_VERSION, "kind": kind, "id": id, "trace": trace });
     send_body(db, queue.as_str(), &body).await
 }
 
 /// Appends a message of this kind for each id.
 pub async fn send_all(db: &mut PgConnection, queue: Queue, kind: &str, ids: &[Uuid]) -> Result<(), StoreError> {
-    let bodies: Vec<Value> = ids.iter().map(|id| json!({ "v": ENVELOPE_VERSION, "kind": kind, "id": id, "trace": null })).collect();
+    let trace = telemetry::traceparent();
+    let bodies: Vec<Value> = ids.iter().map(|id| json!({ "v": ENVELOPE_VERSION, "kind": kind, "id": id, "trace": trace })).collect();
     if !bodies.is_empty() {
         sqlx::query!("SELECT 1 AS one FROM pgmq.send_batch($1, $2::jsonb[])", queue.as_str(), &bodies).fetch_all(db).await?;
     }
@@ -107,7 +123,7 @@ pub async fn read(
         Ok((kind, id, row["trace"].as_str().map(str::to_owned)))
     };
     let deliveries = rows.into_iter().map(|row| match parse(&row.body) {
-        Ok((kind, id, trace)) => Ok(Delivery { queue, message_id: row.message_id, kind, id, trace, enqueued_at: row.enqueued_at }),
+        Ok((kind, id, trace)) => Ok(Delivery::new(queue, row.message_id, kind, id, trace, row.enqueued_at)),
         Err(reason) => Err(DeadMessage {
             queue,
             message_id: row.message_id,
@@ -229,7 +245,7 @@ pub async fn bury(db: &mut PgConnection, message: &DeadMessage, at: DateTime<Utc
         message.reason,
         message.last_error,
         message.attempts,
-        message.body["trace"].as_str(),
+        message.body["trace"].as_str().map(telemetry::trace_id_in),
         message.enqueued_at,
         at,
     )

@@ -93,7 +93,7 @@ pub async fn send_due(db: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> 
     .await?;
     for work in &due {
         if let Some(queue) = Queue::ALL.into_iter().find(|queue| queue.as_str() == work.queue) {
-            queue::send(db, queue, &work.kind, work.target, work.trace.as_deref()).await?;
+            queue::send_in(db, queue, &work.kind, work.target, work.trace.as_deref()).await?;
         }
     }
     Ok(due.len())

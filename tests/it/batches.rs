@@ -13,7 +13,7 @@ use whitemonday::{
 
 use crate::support::{Client, TestApp, customer_id};
 
-fn purchase(client: &Client, sale: FlashSaleId, quantity: i32) -> Purchase {
+pub fn purchase(client: &Client, sale: FlashSaleId, quantity: i32) -> Purchase {
     of(customer_id(&json!(client.customer_id)), sale, quantity)
 }
 

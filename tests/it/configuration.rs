@@ -28,6 +28,8 @@ fn all_mistakes_are_reported_at_once_and_no_secret_is_repeated() {
         ("REDIS_URL", "http://c2VjcmV0"),
         ("SMTP_URL", "mail.example.com"),
         ("LOG_FORMAT", "xml"),
+        ("OTLP_ENDPOINT", "localhost:4317"),
+        ("TRACE_RATIO", "NaN"),
         ("JOB_VISIBILITY_SECONDS", "10"),
         ("JOB_STEP_DEADLINE_SECONDS", "10"),
     ];
@@ -50,6 +52,8 @@ fn all_mistakes_are_reported_at_once_and_no_secret_is_repeated() {
         "DATABASE_DIRECT_URL",
         "REDIS_URL",
         "LOG_FORMAT",
+        "OTLP_ENDPOINT",
+        "TRACE_RATIO",
         "JOB_STEP_DEADLINE_SECONDS must be less than JOB_VISIBILITY_SECONDS",
     ] {
         assert!(report.contains(name), "{name} in\n{report}");

@@ -48,6 +48,7 @@ mod socket_abuse;
 mod staff_catalogue;
 mod stampede;
 mod subscriptions;
+mod traces;
 mod trusted_documents;
 mod walk;
 mod webhooks;

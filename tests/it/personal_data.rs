@@ -32,7 +32,7 @@ use whitemonday::{
     store,
 };
 
-use crate::support::{Client, PASSWORD, Process, TestApp, customer_id, until};
+use crate::support::{Client, PASSWORD, Process, TestApp, collector::Collector, customer_id, until};
 
 const SIGN_UP: &str = "mutation($input: SignUpInput!) { signUp(input: $input) { accepted } }";
 const LOG_IN: &str = "mutation($input: LogInInput!) { logIn(input: $input) { tokens { accessToken refreshToken } } }";
@@ -176,12 +176,14 @@ async fn a_dump_of_the_database_shows_nobody() {
 }
 
 #[tokio::test]
-async fn the_most_talkative_log_shows_nobody_and_no_secret() {
+async fn the_most_talkative_log_and_traces_show_nobody_and_no_secret() {
     let test = TestApp::start().await;
     let sale = test.open_sale(5, 5).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    let (mut server, address) = Process::tracing_server(&test, File::create(&path).unwrap()).await;
+    let collector = Collector::start().await;
+    let settings = [&[("LOG", "trace")], &collector.settings("1")[..]].concat();
+    let (mut server, address) = Process::server_with_log(&test, File::create(&path).unwrap(), &settings).await;
     let visitor = test.anonymous().at(address);
 
     // What goes well.
@@ -226,8 +228,14 @@ async fn the_most_talkative_log_shows_nobody_and_no_secret() {
         assert!(log.contains(expected), "the log tells much, but not of {expected}");
     }
     let [next_access, next_refresh] = ["accessToken", "refreshToken"].map(|name| tokens[name].as_str().unwrap());
-    assert_absent(&log, &NEEDLES);
-    assert_absent(&log, &[&access, &refresh, next_access, next_refresh, &link_token, "wrong needle password"]);
+    let traces = collector.text();
+    assert!(traces.contains("mutation SignUp") || traces.contains("INSERT customer"), "the traces tell much, too");
+    let secrets = [&access, &refresh, next_access, next_refresh, &link_token, "wrong needle password"];
+    for told in [&log, &traces] {
+        assert_absent(told, &NEEDLES);
+        assert_absent(told, &secrets);
+    }
+    assert_absent(&traces, &["SELECT id", "viewer {", "$1"]);
     test.finish().await;
 }
 
@@ -280,7 +288,6 @@ fn debug_output_shows_nothing_personal_and_no_secret() {
         address: None,
         delivery_note: Some(needle()),
         idempotency_key: Uuid::nil(),
-        trace: None,
     };
     assert_opaque(&buy_now, &needles);
     let check_out = CheckOut {
@@ -289,7 +296,6 @@ fn debug_output_shows_nothing_personal_and_no_secret() {
         delivery_note: Some(needle()),
         expected_total: None,
         idempotency_key: Uuid::nil(),
-        trace: None,
     };
     assert_opaque(&check_out, &needles);
     assert_opaque(&Caller { user_agent: Some(needle()), ..Caller::default() }, &needles);

@@ -16,6 +16,7 @@ use crate::{
     clients::circuit_breaker::{CircuitBreaker, Snapshot},
     domain::named_enum,
     metrics::{CallOutcome, ProviderCalls},
+    telemetry,
 };
 
 /// A call that takes longer is a failure for the breaker, whatever it answers.
@@ -79,6 +80,7 @@ impl Guard {
         call.retry(self.pauses).when(GatewayError::may_pass).adjust(|error, pause| longer(pause?, error.retry_after())).await
     }
 
+    #[tracing::instrument(name = "provider call", skip_all, fields(otel.name = operation.as_str(), otel.kind = "client"))]
     async fn send_once<T: DeserializeOwned>(&self, operation: Operation, request: &RequestBuilder) -> Result<T, GatewayError> {
         let permit = self.breaker(operation).permit().map_err(|retry_after| GatewayError::BreakerOpen { retry_after })?;
         if let Some(rate) = &self.rate {
@@ -87,9 +89,13 @@ impl Guard {
         let start = Instant::now();
         // A body that cannot be sent twice is never built here.
         let request = request.try_clone().ok_or_else(GatewayError::unsendable)?;
-        let answer = exchange(request).await;
+        let answer = exchange(in_trace(request)).await;
         let took = start.elapsed();
-        permit.settle(answer.as_ref().is_err_and(GatewayError::is_failure) || took > SLOW);
+        let is_failure = answer.as_ref().is_err_and(GatewayError::is_failure);
+        permit.settle(is_failure || took > SLOW);
+        if is_failure {
+            telemetry::record_failure();
+        }
         self.calls.count(operation.as_str(), outcome(&answer), took);
         answer
     }
@@ -102,6 +108,14 @@ fn outcome<T>(answer: &Result<T, GatewayError>) -> CallOutcome {
         Err(GatewayError::Unknown { reason, .. }) if reason == NOT_IN_TIME => CallOutcome::TimedOut,
         Err(error) if error.is_failure() => CallOutcome::Failed,
         Err(_) => CallOutcome::Declined,
+    }
+}
+
+/// Whoever takes the call, or stands before, may go on in our trace.
+fn in_trace(request: RequestBuilder) -> RequestBuilder {
+    match telemetry::traceparent() {
+        Some(traceparent) => request.header("traceparent", traceparent),
+        None => request,
     }
 }
 

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::StreamMap;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::{BAD_REQUEST, FORBIDDEN, INTERNAL_ERROR, SUBSCRIBER_EXISTS, TOO_MANY_INITS, TRY_LATER, UNAUTHORIZED, close};
 use crate::{
@@ -156,7 +157,6 @@ impl Conversation {
         let caller = Caller {
             viewer: signed_in.map(|(viewer, _)| viewer),
             user_agent: None,
-            request_id: Some(self.api.request_id.clone()),
             address: Some(self.address),
             transport: Transport::Socket,
         };
@@ -218,13 +218,14 @@ fn read_ahead(
     request_id: String,
 ) -> impl Stream<Item = GraphQlResponse> + Send {
     let (to_socket, from_task) = mpsc::channel(1);
-    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+    let read = async move {
         while let Ok(place) = to_socket.reserve().await
             && let Some(response) = responses.next().await
         {
             place.send(response);
         }
-    }));
+    };
+    let task = AbortOnDropHandle::new(tokio::spawn(read.in_current_span()));
     stream::unfold(Some((from_task, task, request_id)), |reading| async {
         let (mut from_task, task, request_id) = reading?;
         if let Some(response) = from_task.recv().await {

@@ -99,7 +99,7 @@ async fn call_off_unpaid(app: &App, db: &mut PgConnection, orders: &mut [Order],
     let being_paid = store::payment::list_orders_being_paid(db, &ids).await?;
     for id in &being_paid {
         store::payment::update_given_up(db, *id, now).await?;
-        store::queue::send(db, Queue::Payment, payment::PAY, id.0, None).await?;
+        store::queue::send(db, Queue::Payment, payment::PAY, id.0).await?;
     }
     // Those that are over come last.
     orders.sort_by_key(|order| !being_paid.contains(&order.id));

@@ -41,7 +41,6 @@ pub struct CheckOut {
     /// What the customer is ready to pay. Without it no price may have changed since the lines were chosen.
     pub expected_total: Option<Money>,
     pub idempotency_key: Uuid,
-    pub trace: Option<String>,
 }
 
 opaque_debug!(CheckOut);
@@ -137,7 +136,7 @@ async fn check_out_once(app: &App, customer: CustomerId, input: &CheckOut) -> Re
         refused => return Ok(CheckedOut::NotClaimed(refused)),
     }
     store::cart::delete_all(&mut tx, customer).await?;
-    store::queue::send(&mut tx, Queue::Payment, payment::PAY, id.0, input.trace.as_deref()).await?;
+    store::queue::send(&mut tx, Queue::Payment, payment::PAY, id.0).await?;
     tx.commit().await?;
 
     app.payments_waiting.notify_one();

@@ -48,7 +48,7 @@ async fn retry_once(app: &App, actor: Actor, id: OrderId, payment_method: &str, 
     }
     store::order::update_for_retry(&mut change.tx, id, payment_method, now, HOLD).await?;
     change.transition(app, OrderStatus::AwaitingPayment, actor.because(None)).await?;
-    store::queue::send(&mut change.tx, Queue::Payment, payment::PAY, id.0, None).await?;
+    store::queue::send(&mut change.tx, Queue::Payment, payment::PAY, id.0).await?;
     let changed = change.finish(app).await?;
     app.payments_waiting.notify_one();
     Ok(changed)

@@ -110,7 +110,7 @@ async fn resume(app: &App, change: &mut Change, tries: &[Payment]) -> Result<boo
     }
     let payments: Vec<_> = tries.iter().map(|payment| payment.id).collect();
     for open in store::refund::list_for_payments(&mut change.tx, &payments).await?.iter().filter(|refund| refund.status.is_open()) {
-        store::queue::send(&mut change.tx, Queue::Compensation, refund::KIND, open.id.0, None).await?;
+        store::queue::send(&mut change.tx, Queue::Compensation, refund::KIND, open.id.0).await?;
     }
     Ok(true)
 }
@@ -119,6 +119,6 @@ async fn resume(app: &App, change: &mut Change, tries: &[Payment]) -> Result<boo
 async fn ask_again(app: &App, change: &mut Change) -> Result<(), ServiceError> {
     let id = change.order().id;
     store::payment::update_given_up(&mut change.tx, id, app.clock.now()).await?;
-    store::queue::send(&mut change.tx, Queue::Payment, payment::PAY, id.0, None).await?;
+    store::queue::send(&mut change.tx, Queue::Payment, payment::PAY, id.0).await?;
     Ok(())
 }

@@ -77,7 +77,7 @@ fn is_charge_of(intent: &Intent, payment: &Payment) -> bool {
 async fn ask_as_ever(app: &App, delivery: &Delivery, order: uuid::Uuid, status: PaymentStatus) -> Result<(), ServiceError> {
     let mut tx = app.db.begin().await?;
     if status.is_open() {
-        store::queue::send(&mut tx, Queue::Payment, PAY, order, None).await?;
+        store::queue::send(&mut tx, Queue::Payment, PAY, order).await?;
     }
     retry::acknowledge(app, &mut tx, delivery).await?;
     tx.commit().await?;

@@ -13,6 +13,7 @@ use std::{
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::{
     app::App,
@@ -22,6 +23,7 @@ use crate::{
         self, StoreError,
         purchase::{Purchase, PurchaseOutcome},
     },
+    telemetry,
 };
 
 /// Workers, each with a connection of its own.
@@ -46,6 +48,8 @@ pub enum Placed {
 
 struct Ticket {
     purchase: Purchase,
+    /// Of whoever waits for the answer.
+    span: Span,
     deadline: Instant,
     answer: oneshot::Sender<Result<Placed, ServiceError>>,
 }
@@ -68,7 +72,7 @@ impl PurchaseBatcher {
     /// Places a purchase with those that wait at the same moment. `Busy` at once when the queue is full.
     pub async fn place(&self, purchase: Purchase) -> Result<Placed, ServiceError> {
         let (answer, answered) = oneshot::channel();
-        let ticket = Ticket { purchase, deadline: Instant::now() + PATIENCE, answer };
+        let ticket = Ticket { purchase, span: Span::current(), deadline: Instant::now() + PATIENCE, answer };
         if self.queue.try_send(ticket).is_err() {
             return Ok(Placed::Busy);
         }
@@ -88,7 +92,8 @@ pub async fn run(app: App, number: i16, stop: CancellationToken) {
         put_off: VecDeque::new(),
     };
     while let Some(batch) = worker.next_batch(&stop).await {
-        worker.place(batch).await;
+        let span = telemetry::shared_span("place purchases", batch.iter().map(|ticket| &ticket.span));
+        worker.place(batch).instrument(span).await;
     }
 }
 

@@ -5,6 +5,7 @@ pub mod account;
 mod barrier;
 mod cart;
 pub mod client;
+pub mod collector;
 mod database;
 mod process;
 mod prometheus;

@@ -49,10 +49,11 @@ impl Process {
         (server, address)
     }
 
-    /// A server with jobs that writes all it has to say into a file.
-    pub async fn tracing_server(test: &TestApp, log: File) -> (Self, SocketAddr) {
+    /// A server with jobs that writes its log into a file.
+    pub async fn server_with_log(test: &TestApp, log: File, settings: &[(&str, &str)]) -> (Self, SocketAddr) {
         let address = free_address();
-        let mut command = Self::command(test, &["serve", "--with-jobs"], &[("LISTEN", &address.to_string()), ("LOG", "trace")]);
+        let listen = address.to_string();
+        let mut command = Self::command(test, &["serve", "--with-jobs"], &[&[("LISTEN", listen.as_str())], settings].concat());
         let server = Self(command.stderr(log).spawn().unwrap());
         ready(address).await;
         (server, address)
