@@ -5,7 +5,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 WEB_PACKAGES := web/node_modules/.package-lock.json
 TEST_PACKAGES := tests/npm/node_modules/.package-lock.json
 
-.PHONY: help demo test planted-bugs check check-queries web sqlx manifest schema bench
+.PHONY: help demo test planted-bugs check check-deploy check-queries web sqlx manifest schema bench backup-drill
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -19,6 +19,7 @@ demo: ## Start everything on this machine with sample data; ARGS="--fresh" start
 test: ## Run all tests, with a database and Redis of their own; ARGS="name" runs some
 	@scripts/install-dependencies.sh test
 	@$(MAKE) --no-print-directory web $(TEST_PACKAGES)
+	scripts/check-deploy.sh
 	cargo build
 	target/debug/whitemonday test-services -- cargo nextest run $(ARGS)
 
@@ -35,10 +36,20 @@ bench: ## Measure the standard form: a stampede of 30 s, its ceilings, other des
 	@target/release/whitemonday stampede --compare $(ARGS)
 	@target/release/whitemonday browse
 
+backup-drill: ## Back up and restore a database in mid-stampede, and audit what comes out
+	@scripts/install-dependencies.sh run
+	@$(MAKE) --no-print-directory web
+	cargo build
+	target/debug/whitemonday test-services --durable -- scripts/backup-drill.sh
+
 check: ## Formatting, lints, dependencies
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	scripts/check-dependencies.sh
+
+check-deploy: ## Check alert rules, dashboards, docker-compose.yml, manifests and load scripts
+	@scripts/install-dependencies.sh test
+	scripts/check-deploy.sh
 
 web: $(WEB_PACKAGES) web/dist/index.html ## Build the program's pages
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what is missing on this machine, with the system's package manager, and says so.
 #   install-dependencies.sh run     what the demo needs: PostgreSQL (15 or newer), Redis, Node.js (18 or newer)
-#   install-dependencies.sh test    the same, a browser (Chromium, unless there is one), Prometheus, and cargo-nextest
+#   install-dependencies.sh test    the same, a browser (Chromium, unless there is one), cargo-nextest, Prometheus, and what check-deploy.sh needs:
+#                                   a compose client, Python
 set -eu
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
@@ -58,9 +59,13 @@ if [ "${1:-run}" = test ] && ! has_browser; then
     ! grep -qs '^ID=ubuntu' /etc/os-release || chromium=chromium-browser
     install "$chromium" "--cask chromium"
 fi
-if [ "${1:-run}" = test ] && ! { command -v prometheus && command -v promtool; } >/dev/null 2>&1; then
-    install prometheus prometheus
-    # The tests start their own; Debian's package starts one as a service.
+if [ "${1:-run}" = test ]; then
+    apt="" brew=""
+    { command -v prometheus && command -v promtool; } >/dev/null 2>&1 || { apt="$apt prometheus" brew="$brew prometheus"; }
+    docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null 2>&1 || { apt="$apt docker-compose" brew="$brew docker-compose"; }
+    python3 -c 'import ensurepip' >/dev/null 2>&1 || { apt="$apt python3-venv" brew="$brew python"; }
+    [ -z "$apt" ] || install "${apt# }" "${brew# }"
+    # The tests start a Prometheus of their own; Debian's package starts one as a service.
     ! command -v systemctl >/dev/null 2>&1 || ${sudo:-} systemctl disable --quiet --now prometheus || true
 fi
 if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
