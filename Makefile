@@ -5,7 +5,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 WEB_PACKAGES := web/node_modules/.package-lock.json
 TEST_PACKAGES := tests/npm/node_modules/.package-lock.json
 
-.PHONY: help demo test planted-bugs check check-deploy check-queries web sqlx manifest schema bench backup-drill
+.PHONY: help demo test planted-bugs check check-deploy check-queries web sqlx manifest schema schema-changes bench backup-drill
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -80,3 +80,9 @@ schema: ## Renew schema/schema.graphql
 	@mkdir -p schema
 	target/debug/whitemonday schema > schema/schema.graphql.new
 	@mv schema/schema.graphql.new schema/schema.graphql
+
+BASE ?= origin/main
+schema-changes: ## Tell what changes for clients since BASE; fails when something they use is taken away
+	@mkdir -p target
+	git show $(BASE):schema/schema.graphql > target/schema-before.graphql
+	npx --yes --package graphql@16.15.0 --package @graphql-inspector/cli@7.0.0 graphql-inspector diff target/schema-before.graphql schema/schema.graphql

@@ -27,6 +27,7 @@ wait_until() {
 as_postgres() { if [ "$(id -u)" -eq 0 ]; then su postgres -s /bin/sh -c "$*"; else sh -c "$*"; fi; }
 
 finish() {
+    # shellcheck disable=SC2086
     [ -z "$children" ] || kill $children 2>/dev/null || true
     [ ! -d "$work/restored" ] || as_postgres "$bin/pg_ctl -D $work/restored -m immediate stop" >/dev/null 2>&1 || true
     rm -rf "$work"
@@ -36,6 +37,7 @@ trap 'exit 1' INT TERM
 
 psql -X -q -d "$services/postgres" -c 'DROP DATABASE IF EXISTS drill' -c 'CREATE DATABASE drill'
 major=$(($(sql 'SHOW server_version_num') / 10000))
+# shellcheck disable=SC2012
 bin=$(dirname "$(ls /usr/lib/postgresql/$major/bin/pg_ctl /opt/homebrew/opt/postgresql@$major/bin/pg_ctl \
     /usr/local/opt/postgresql@$major/bin/pg_ctl 2>/dev/null | head -n 1)")
 
@@ -93,13 +95,15 @@ cat >>"$work/restored/postgresql.auto.conf" <<END
 port = $restored
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
+# Nobody reads before it is promoted, so it need not have the room that the first one had.
+hot_standby = off
 restore_command = 'cp $work/wal/%f %p'
 recovery_target_name = 'drill'
 recovery_target_action = 'promote'
 END
 chmod 700 "$work/restored"
 if [ "$(id -u)" -eq 0 ]; then chown -R postgres "$work"; fi
-as_postgres "$bin/pg_ctl -D $work/restored -l $work/restored.log -w -t 60 start" >/dev/null
+as_postgres "$bin/pg_ctl -D $work/restored -l $work/restored.log -w -t 60 start" >/dev/null || { tail -n 20 "$work/restored.log" >&2; exit 1; }
 DATABASE_URL=$(echo "$services/drill" | sed "s/:[0-9]*\/drill\$/:$restored\/drill/")
 export DATABASE_URL
 is_promoted() { [ "$(psql -X -At -d "$DATABASE_URL" -c 'SELECT pg_is_in_recovery()')" = f ]; }
