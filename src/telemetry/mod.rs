@@ -17,8 +17,8 @@ use opentelemetry_sdk::{
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
 
-use self::statements::Statements;
-pub use self::trace::{TRACE_ID, begin_trace, record_failure, record_status, resume_trace, shared_span, trace_id_in, traceparent};
+pub use self::trace::{begin_trace, record_failure, record_status, resume_trace, shared_span, trace_id_in, traceparent};
+use self::{statements::Statements, trace::TRACE_ID};
 use crate::{
     clients::trace_collector::TraceCollector,
     config::{ConfigErrors, LogConfig, LogFormat, Settings, TraceConfig},

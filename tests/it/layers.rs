@@ -86,6 +86,11 @@ fn the_outside_world_stays_in_clients() {
 }
 
 #[test]
+fn opentelemetry_stays_in_telemetry() {
+    assert_none(&strangers(&["src/telemetry", "src/clients/trace_collector.rs"], &["opentelemetry"]));
+}
+
+#[test]
 fn http_by_hand_is_for_the_server_and_the_load_generator() {
     assert_none(&strangers(&["src/http/server.rs", "src/stampede/load.rs"], &["hyper::", "hyper_util", "http_body_util"]));
 }
