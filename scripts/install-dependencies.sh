@@ -66,7 +66,7 @@ if [ "${1:-run}" = test ]; then
     python3 -c 'import ensurepip' >/dev/null 2>&1 || { apt="$apt python3-venv" brew="$brew python"; }
     [ -z "$apt" ] || install "${apt# }" "${brew# }"
     # The tests start a Prometheus of their own; Debian's package starts one as a service.
-    ! command -v systemctl >/dev/null 2>&1 || ${sudo:-} systemctl disable --quiet --now prometheus || true
+    ! command -v systemctl >/dev/null 2>&1 || ${sudo:-} systemctl disable --quiet --now prometheus 2>/dev/null || true
 fi
 if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "Installing with cargo: cargo-nextest"
