@@ -25,6 +25,7 @@ kubectl wait --for=condition=complete --timeout=1h job/migrate
 # The first new pod is the canary: paused there, the deployment shows for a while what the new version makes of real requests.
 kubectl apply -k "$overlay"
 kubectl rollout pause deployment/server
+kubectl wait --for=jsonpath='{.status.updatedReplicas}'=1 --timeout=1m deployment/server || undo
 kubectl wait --for=condition=ready --timeout=5m pod -l "app.kubernetes.io/component=server" || undo
 sleep "${CANARY_SECONDS:-300}"
 # Prometheus's address, where there is one to ask: a page that has begun meanwhile ends it.
