@@ -38,8 +38,8 @@ RUN apt-get update \
     && install -d -o whitemonday -g whitemonday /settings /data
 COPY --from=program /whitemonday /usr/local/bin/whitemonday
 USER 10001:10001
-ENV LISTEN=0.0.0.0:8000 METRICS_ADDRESS=0.0.0.0:9100 LOG_FORMAT=json
-EXPOSE 8000 9100
+ENV LISTEN=0.0.0.0:8000 METRICS_ADDRESS=0.0.0.0:9464 LOG_FORMAT=json
+EXPOSE 8000 9464
 # Of a server. A worker answers the same on the port of its metrics.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8000/healthz/live"]
 ENTRYPOINT ["whitemonday"]

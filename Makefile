@@ -37,7 +37,7 @@ bench: ## Measure the standard form: a stampede of 30 s, its ceilings, other des
 	@target/release/whitemonday browse
 
 backup-drill: ## Back up and restore a database in mid-stampede, and audit what comes out
-	@scripts/install-dependencies.sh run
+	@scripts/install-dependencies.sh test
 	@$(MAKE) --no-print-directory web
 	cargo build
 	target/debug/whitemonday test-services --durable -- scripts/backup-drill.sh

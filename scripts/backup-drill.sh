@@ -61,7 +61,8 @@ set +a
 children="$children $!"
 "$program" serve --with-jobs >"$work/server.log" 2>&1 &
 children="$children $!"
-wait_until curl -fs "http://127.0.0.1:$server/healthz/ready"
+is_ready() { python3 -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$server/healthz/ready')"; }
+wait_until is_ready
 
 say "The archive: every change from now on"
 mkdir "$work/wal"
