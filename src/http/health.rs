@@ -41,7 +41,7 @@ async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
-/// The database answers and its schema is the program's. However many ask, one looks.
+/// The database answers and its schema is the program's, or a newer one. However many ask, one looks.
 async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
     if health.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" })));
@@ -56,11 +56,11 @@ async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
 
 /// Without Redis, or with messages that wait for long, the process is degraded, not unready: another one would fare no better.
 async fn look(app: &App) -> Answer {
-    let waits = match timeout(PATIENCE, oldest_waits(app)).await {
-        Ok(Ok(waits)) => waits,
+    let (schema, waits) = match timeout(PATIENCE, look_at_database(app)).await {
+        Ok(Ok(seen)) => seen,
         Ok(Err(error)) if error.is_mismatch() => {
             tracing::warn!(%error, "not ready");
-            return (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unready", "database": "up", "schema": "another" }));
+            return (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unready", "database": "up", "schema": "older" }));
         }
         away => {
             tracing::warn!(?away, "not ready");
@@ -80,17 +80,22 @@ async fn look(app: &App) -> Answer {
     let is_late = waits.iter().any(|(_, wait)| *wait > LATE);
     let waits: Map<_, _> = waits.into_iter().map(|(queue, wait)| (queue.to_string(), json!(wait.as_secs_f64()))).collect();
     let status = if redis == "down" || is_late { "degraded" } else { "ready" };
-    let body = json!({ "status": status, "database": "up", "schema": "current", "redis": redis, "oldestMessageSeconds": waits });
+    let body = json!({ "status": status, "database": "up", "schema": schema, "redis": redis, "oldestMessageSeconds": waits });
     (StatusCode::OK, body)
 }
 
-/// For how long the oldest message of each queue waits, once the schema is known to be the program's.
-async fn oldest_waits(app: &App) -> Result<Vec<(Queue, Duration)>, SchemaError> {
-    store::schema::check(&app.db).await?;
+/// Which schema it has, and for how long the oldest message of each queue waits.
+async fn look_at_database(app: &App) -> Result<(&'static str, Vec<(Queue, Duration)>), SchemaError> {
+    let schema = match store::schema::check(&app.db).await {
+        Ok(()) => "current",
+        // Migrations leave what the program before them needs: while a deployment goes on, its processes do so, too.
+        Err(SchemaError::Newer(_)) => "newer",
+        Err(error) => return Err(error),
+    };
     let mut db = app.db.acquire().await?;
     let mut waits = Vec::with_capacity(Queue::ALL.len());
     for queue in Queue::ALL {
         waits.push((queue, store::queue::get_oldest_wait(&mut db, queue).await?.unwrap_or_default()));
     }
-    Ok(waits)
+    Ok((schema, waits))
 }

@@ -24,6 +24,7 @@ mod key_rotation;
 mod late_money;
 mod layers;
 mod metrics;
+mod operations;
 mod orders;
 mod outages;
 mod oversell;

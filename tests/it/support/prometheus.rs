@@ -23,9 +23,16 @@ pub struct Prometheus {
 
 impl Prometheus {
     pub async fn start(targets: &[SocketAddr]) -> Self {
+        Self::start_with_rules(targets, "").await
+    }
+
+    /// It looks at these rules each second, too.
+    pub async fn start_with_rules(targets: &[SocketAddr], rules: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut config =
-            "global: { scrape_interval: 1s }\nscrape_configs:\n- job_name: whitemonday\n  static_configs:\n  - targets:\n".to_owned();
+        std::fs::write(folder.path().join("rules.yml"), rules).unwrap();
+        let mut config = "global: { scrape_interval: 1s, evaluation_interval: 1s }\nrule_files: [rules.yml]\n\
+                          scrape_configs:\n- job_name: whitemonday\n  static_configs:\n  - targets:\n"
+            .to_owned();
         for target in targets {
             writeln!(config, "    - {target}").unwrap();
         }
