@@ -5,10 +5,10 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 WEB_PACKAGES := web/node_modules/.package-lock.json
 TEST_PACKAGES := tests/npm/node_modules/.package-lock.json
 
-.PHONY: help demo test planted-bugs check check-deploy check-queries web sqlx manifest schema schema-changes bench backup-drill
+.PHONY: help demo test test-pgbouncer planted-bugs check check-deploy check-queries web sqlx manifest schema schema-changes bench backup-drill
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: ## Start everything on this machine with sample data; ARGS="--fresh" starts over
 	@scripts/install-dependencies.sh run
@@ -22,6 +22,12 @@ test: ## Run all tests, with a database and Redis of their own; ARGS="name" runs
 	$(if $(ARGS),,scripts/check-deploy.sh)
 	cargo build
 	target/debug/whitemonday test-services -- cargo nextest run $(ARGS)
+
+test-pgbouncer: ## Run what buyers do through PgBouncer in transaction mode; ARGS="test(name)" runs some
+	@scripts/install-dependencies.sh test
+	@$(MAKE) --no-print-directory web $(TEST_PACKAGES)
+	cargo build
+	target/debug/whitemonday test-services -- scripts/test-pgbouncer.sh $(ARGS)
 
 planted-bugs: ## Plant known bugs, one at a time, that the tests must catch; ARGS="no-fence" plants some
 	@scripts/install-dependencies.sh test

@@ -108,8 +108,8 @@ async fn a_redis_that_answers_late_keeps_nobody_waiting_and_mixes_nothing_up() {
 
     // All twenty are in Redis, from which each answer comes when nobody waits for it any more.
     let url = std::env::var("WHITEMONDAY_TEST_REDIS_URL").unwrap();
-    let server = url.strip_prefix("redis://").unwrap().split('/').next().unwrap().to_owned();
-    let slow = format!("redis://{}", slow_way_to(server, Duration::from_millis(200)).await);
+    let (login, server) = url.rsplit_once('@').unwrap();
+    let slow = format!("{login}@{}", slow_way_to(server.to_owned(), Duration::from_millis(200)).await);
     let (other, address) = test.second_server_with(&[("PAGE_CACHE_BYTES", "10000000"), ("REDIS_URL", &slow)]).await;
     for count in 1..=20 {
         let shown = client.at(address).send(&first(count), json!({})).await;

@@ -333,7 +333,19 @@ fn settings_for(database_url: &str, payment_url: &str, more: &[(&str, &str)]) ->
         ("JOB_VISIBILITY_SECONDS", "2"),
         ("JOB_STEP_DEADLINE_SECONDS", "1"),
     ];
-    usual.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    let mut settings: BTreeMap<_, _> = usual.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    // `make test-pgbouncer`: the program goes through it, unless the test has a way of its own.
+    if let (Ok(pgbouncer), true) = (std::env::var("WHITEMONDAY_TEST_PGBOUNCER"), settings["DATABASE_URL"] == database_url) {
+        let direct = settings.insert("DATABASE_URL".to_owned(), through(&pgbouncer, database_url)).unwrap();
+        settings.insert("DATABASE_DIRECT_URL".to_owned(), direct);
+    }
+    settings
+}
+
+/// The same database at another address.
+fn through(address: &str, url: &str) -> String {
+    let (login, rest) = url.split_once('@').unwrap();
+    format!("{login}@{address}/{}", rest.split_once('/').unwrap().1)
 }
 
 fn build_app(mut settings: BTreeMap<String, String>, clock: Clock) -> App {
