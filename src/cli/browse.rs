@@ -58,7 +58,7 @@ async fn measure(field: &Field, args: &BrowseArgs) -> anyhow::Result<Reads> {
     bar.finish_and_clear();
     store::scratch::settle_down(&mut *app.db.acquire().await?).await?;
     // All visitors come from one address here.
-    let children = field.serve(&[("ADDRESS_PER_MINUTE", "0")], false).await?;
+    let children = field.serve(&[("ADDRESS_PER_MINUTE", "0")], 1, false).await?;
     eprintln!("Reading …");
     let load = Load { in_flight: args.in_flight.into(), duration: args.duration, rate: None, core: None };
     let reads = browse::measure(app, &children.target, load, args.products).await;

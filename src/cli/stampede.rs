@@ -64,7 +64,10 @@ pub struct StampedeArgs {
     /// So many of a hundred accepted purchases are sent again with the same key
     #[arg(long, value_name = "PERCENT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
     repeat: u32,
-    /// Nobody takes payments: the own server runs without jobs, and no settlement is waited for
+    /// Server processes to start, on one database and one Redis; connections are dealt out to them in turn
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5), conflicts_with_all = ["url", "data_dir"])]
+    servers: u8,
+    /// Nobody takes payments: the own servers run without jobs, and no settlement is waited for
     #[arg(long)]
     no_settlement: bool,
     /// How long to wait until all orders are settled
@@ -126,6 +129,7 @@ impl StampedeArgs {
             measure: self.measure,
             settle_within: (!self.no_settlement).then_some(self.settle_within),
             overload: self.overload.map(f64::from),
+            servers: self.servers.into(),
         }
     }
 }

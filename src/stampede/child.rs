@@ -1,4 +1,4 @@
-//! A server and a payment simulator as programs of their own, so that the load generator does not share their runtime.
+//! Servers and a payment simulator as programs of their own, so that the load generator does not share their runtime.
 //!
 //! Owns: starting and stopping them, their settings and logs. Does not own: the database and Redis behind them.
 
@@ -29,37 +29,71 @@ const TAIL_LINES: usize = 12;
 /// They end with this program: at once where util-linux's setpriv is at hand, otherwise when it ends in order.
 pub struct Children {
     pub target: Target,
-    server: Child,
+    servers: Vec<Server>,
     simulator: Child,
+}
+
+struct Server {
+    target: Target,
+    process: Child,
     log: PathBuf,
 }
 
 impl Children {
-    /// A server on these settings, ready for requests. Logs go to `folder`.
-    pub async fn start(folder: &Path, mut settings: BTreeMap<String, String>, with_jobs: bool) -> Result<Self, StampedeError> {
+    /// So many servers on these settings, ready for requests. Logs go to `folder`.
+    pub async fn start(
+        folder: &Path,
+        mut settings: BTreeMap<String, String>,
+        servers: usize,
+        with_jobs: bool,
+    ) -> Result<Self, StampedeError> {
         let (simulator, payment_url) = start_simulator(folder).await?;
-        let address = free_address()?;
-        settings.insert("LISTEN".to_owned(), address.to_string());
         settings.insert("PAYMENT_URL".to_owned(), payment_url);
         // Nobody reads mail here.
         settings.insert("SMTP_URL".to_owned(), "smtp://127.0.0.1:9".to_owned());
         settings.insert("LOG".to_owned(), "warn".to_owned());
-        let log = folder.join("server.log");
-        let mut command = program("serve", &log)?;
+        let mut started = Vec::with_capacity(servers);
+        for number in 1..=servers {
+            started.push(Server::start(&folder.join(format!("server-{number}.log")), &settings, with_jobs)?);
+        }
+        for server in &mut started {
+            server.wait_until_ready().await?;
+        }
+        let targets: Vec<Target> = started.iter().map(|server| server.target.clone()).collect();
+        Ok(Self { target: Target::all(&targets), servers: started, simulator })
+    }
+
+    /// The end of each server's log: warnings and errors.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.servers.iter().map(Server::log_tail).filter(|tail| !tail.is_empty()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Asks all to stop and waits for them.
+    pub async fn stop(mut self) -> io::Result<()> {
+        for server in &mut self.servers {
+            stop(&mut server.process).await?;
+        }
+        stop(&mut self.simulator).await
+    }
+}
+
+impl Server {
+    fn start(log: &Path, settings: &BTreeMap<String, String>, with_jobs: bool) -> Result<Self, StampedeError> {
+        let address = free_address()?;
+        let target = Target::parse(&format!("http://{address}")).ok_or(StampedeError::Target)?;
+        let mut command = program("serve", log)?;
         if with_jobs {
             command.arg("--with-jobs");
         }
-        let server = command.envs(settings).stdout(Stdio::null()).spawn()?;
-        let target = Target::parse(&format!("http://{address}")).ok_or(StampedeError::Target)?;
-        let mut children = Self { target, server, simulator, log };
-        children.wait_until_ready().await?;
-        Ok(children)
+        let process = command.envs(settings).env("LISTEN", address.to_string()).stdout(Stdio::null()).spawn()?;
+        Ok(Self { target, process, log: log.to_owned() })
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), StampedeError> {
         let deadline = Instant::now() + START_PATIENCE;
         while !self.target.is_ready().await {
-            if self.server.try_wait()?.is_some() || Instant::now() > deadline {
+            if self.process.try_wait()?.is_some() || Instant::now() > deadline {
                 return Err(StampedeError::NotStarted { log: self.log_tail() });
             }
             sleep(POLL).await;
@@ -67,18 +101,10 @@ impl Children {
         Ok(())
     }
 
-    /// The end of the server's log: warnings and errors.
-    #[must_use]
-    pub fn log_tail(&self) -> String {
+    fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
-    }
-
-    /// Asks both to stop and waits for them.
-    pub async fn stop(mut self) -> io::Result<()> {
-        stop(&mut self.server).await?;
-        stop(&mut self.simulator).await
     }
 }
 

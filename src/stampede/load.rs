@@ -34,11 +34,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_WAIT: Duration = Duration::from_millis(50);
 
-/// The `/graphql` of a server.
+/// The `/graphql` of a server, or of several that share a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Host and port.
-    authority: Arc<str>,
+    /// Host and port of each.
+    servers: Arc<[String]>,
 }
 
 impl Target {
@@ -48,14 +48,27 @@ impl Target {
         let authority = url.strip_prefix("http://")?.trim_end_matches('/');
         let is_plain = !authority.is_empty() && !authority.contains(['/', '?', '#', '@']);
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        is_plain.then(|| if has_port { authority.into() } else { format!("{authority}:80").into() }).map(|authority| Self { authority })
+        let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        is_plain.then(|| Self { servers: [authority].into() })
     }
 
-    /// Whether the server answers `/healthz/ready` with 200.
+    /// All of these: connections are dealt out to them in turn.
+    #[must_use]
+    pub fn all(targets: &[Self]) -> Self {
+        Self { servers: targets.iter().flat_map(|target| target.servers.iter().cloned()).collect() }
+    }
+
+    /// The server of a connection.
+    fn server(&self, connection: usize) -> &str {
+        self.servers.get(connection % self.servers.len().max(1)).map_or("", String::as_str)
+    }
+
+    /// Whether the server, the first of several, answers `/healthz/ready` with 200.
     pub async fn is_ready(&self) -> bool {
+        let server = self.server(0);
         let ask = async {
-            let mut sender = connect(self).await?;
-            let request = Request::get("/healthz/ready").header(header::HOST, &*self.authority).body(Full::default());
+            let mut sender = connect(server).await?;
+            let request = Request::get("/healthz/ready").header(header::HOST, server).body(Full::default());
             let answer = sender.send_request(request.map_err(io::Error::other)?).await.map_err(io::Error::other)?;
             Ok::<_, io::Error>(answer.status().is_success())
         };
@@ -146,12 +159,13 @@ fn keep_to_core(_core: usize) -> io::Result<()> {
 
 async fn volley<C: Callers>(target: Target, load: Load, callers: C) -> io::Result<C> {
     let mut connections = Vec::with_capacity(load.in_flight);
-    for _ in 0..load.in_flight {
-        connections.push(connect(&target).await?);
+    for number in 0..load.in_flight {
+        connections.push((number, connect(target.server(number)).await?));
     }
     let start = Instant::now();
     let volley = Rc::new(Volley { target, load, start, calls: Cell::new(0), callers: RefCell::new(callers) });
-    let lanes: Vec<_> = connections.into_iter().map(|connection| tokio::task::spawn_local(lane(volley.clone(), connection))).collect();
+    let lanes = connections.into_iter().map(|(number, connection)| tokio::task::spawn_local(lane(volley.clone(), number, connection)));
+    let lanes: Vec<_> = lanes.collect();
     for lane in lanes {
         lane.await.map_err(io::Error::other)?;
     }
@@ -185,17 +199,18 @@ fn due_after(number: u32, rate: f64) -> Duration {
 }
 
 /// Calls, one after the other, on one connection; makes a new one when it breaks.
-async fn lane<C: Callers>(volley: Rc<Volley<C>>, mut connection: SendRequest<Full<Bytes>>) {
+async fn lane<C: Callers>(volley: Rc<Volley<C>>, number: usize, mut connection: SendRequest<Full<Bytes>>) {
+    let server = volley.target.server(number);
     while let Some((call, due)) = volley.next() {
         if volley.load.rate.is_some() {
             sleep_until(due).await;
         }
         let (mut waiting, mut begun) = (Some(call), due);
         while let Some(Call { authorization, body, note }) = waiting.take() {
-            let asked = timeout(ANSWER_TIMEOUT, ask(&mut connection, &volley.target, authorization.as_deref(), body)).await;
+            let asked = timeout(ANSWER_TIMEOUT, ask(&mut connection, server, authorization.as_deref(), body)).await;
             let Ok(Ok((status, body))) = asked else {
                 volley.callers.borrow_mut().lost(note);
-                let Some(new) = reconnect(&volley).await else { return };
+                let Some(new) = reconnect(&volley, server).await else { return };
                 connection = new;
                 break;
             };
@@ -209,11 +224,11 @@ async fn lane<C: Callers>(volley: Rc<Volley<C>>, mut connection: SendRequest<Ful
 
 async fn ask(
     connection: &mut SendRequest<Full<Bytes>>,
-    target: &Target,
+    server: &str,
     authorization: Option<&str>,
     body: String,
 ) -> io::Result<(u16, Bytes)> {
-    let mut request = Request::post("/graphql").header(header::HOST, &*target.authority).header(header::CONTENT_TYPE, "application/json");
+    let mut request = Request::post("/graphql").header(header::HOST, server).header(header::CONTENT_TYPE, "application/json");
     if let Some(authorization) = authorization {
         request = request.header(header::AUTHORIZATION, authorization);
     }
@@ -226,9 +241,9 @@ async fn ask(
 }
 
 /// A new connection, as long as there is time for one.
-async fn reconnect<C>(volley: &Volley<C>) -> Option<SendRequest<Full<Bytes>>> {
+async fn reconnect<C>(volley: &Volley<C>, server: &str) -> Option<SendRequest<Full<Bytes>>> {
     while volley.start.elapsed() < volley.load.duration {
-        match connect(&volley.target).await {
+        match connect(server).await {
             Ok(connection) => return Some(connection),
             Err(_) => sleep(RECONNECT_WAIT).await,
         }
@@ -236,8 +251,8 @@ async fn reconnect<C>(volley: &Volley<C>) -> Option<SendRequest<Full<Bytes>>> {
     None
 }
 
-async fn connect(target: &Target) -> io::Result<SendRequest<Full<Bytes>>> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&*target.authority)).await??;
+async fn connect(server: &str) -> io::Result<SendRequest<Full<Bytes>>> {
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await??;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // How it ends is told to whoever asks on it.
@@ -251,12 +266,14 @@ mod tests {
 
     #[test]
     fn a_target_is_a_plain_address() {
-        let authority = |url| Target::parse(url).map(|target| target.authority.to_string());
+        let authority = |url| Target::parse(url).map(|target| target.server(0).to_owned());
         assert_eq!(authority("http://127.0.0.1:8000/").as_deref(), Some("127.0.0.1:8000"));
         assert_eq!(authority("http://shop.example").as_deref(), Some("shop.example:80"));
         assert_eq!(authority("http://[::1]:8000").as_deref(), Some("[::1]:8000"));
         assert_eq!(authority("https://shop.example"), None);
         assert_eq!(authority("http://shop.example/graphql"), None);
+        let both = Target::all(&["http://a:1", "http://b:2"].map(|url| Target::parse(url).unwrap()));
+        assert_eq!([0, 1, 2].map(|connection| both.server(connection)), ["a:1", "b:2", "a:1"]);
     }
 
     #[test]

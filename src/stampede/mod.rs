@@ -106,6 +106,8 @@ pub struct Plan {
     pub settle_within: Option<Duration>,
     /// Once more with so many times the purchases that were accepted.
     pub overload: Option<f64>,
+    /// Processes that answer, as far as this program has started them.
+    pub servers: usize,
 }
 
 impl Plan {

@@ -234,7 +234,7 @@ impl Report {
             "form": {
                 "buyers": self.buyers, "units": plan.units, "perCustomerLimit": plan.per_customer_limit,
                 "quantity": [plan.quantity.least, plan.quantity.most], "inFlight": plan.load.in_flight,
-                "durationSeconds": plan.load.duration.as_secs_f64(), "ratePerSecond": plan.load.rate,
+                "durationSeconds": plan.load.duration.as_secs_f64(), "ratePerSecond": plan.load.rate, "servers": plan.servers,
             },
             "ordersPerSecond": self.orders_per_second(),
             "latencyMs": latencies,
@@ -318,6 +318,7 @@ pub mod tests {
                 measure: Duration::from_secs(1),
                 settle_within: None,
                 overload: None,
+                servers: 1,
             },
             buyers: 20,
             tally,

@@ -63,6 +63,17 @@ async fn a_stampede_sells_every_unit_once_settles_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_stampede_starts_as_many_servers_as_it_is_told_to() {
+    let test = TestApp::start().await;
+    let arguments = ["stampede", "--servers", "2", "--buyers", "30", "--units", "60", "--quantity", "1", "--requests", "30"];
+    let output = test.command(&[&arguments[..], &["--in-flight", "4", "--no-ceilings", "--json", "-"]].concat()).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!((output.status.code(), &report["ok"]), (Some(0), &Value::Bool(true)), "{report:#}");
+    assert_eq!((answers(&report, "OrderAccepted"), &report["form"]["servers"], &report["sale"]["paid"]), (30, &2.into(), &30.into()));
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn a_stampede_at_a_fixed_rate_takes_customers_made_before() {
     let test = TestApp::start().await;
     let folder = tempfile::tempdir().unwrap();

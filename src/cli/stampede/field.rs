@@ -89,13 +89,16 @@ impl Field {
         &self.app
     }
 
-    /// A server on the private services, with these settings besides.
-    pub async fn serve(&self, more: &[(&str, &str)], with_jobs: bool) -> anyhow::Result<Children> {
+    /// So many servers on the private services, with these settings besides.
+    pub async fn serve(&self, more: &[(&str, &str)], servers: usize, with_jobs: bool) -> anyhow::Result<Children> {
         let Server::Own { settings, folder, .. } = &self.server else { bail!("there is a server already") };
         let mut settings = settings.clone();
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        eprintln!("Starting a server …");
-        Ok(Children::start(folder.path(), settings, with_jobs).await?)
+        match servers {
+            1 => eprintln!("Starting a server …"),
+            _ => eprintln!("Starting {servers} servers …"),
+        }
+        Ok(Children::start(folder.path(), settings, servers, with_jobs).await?)
     }
 
     /// The measurements that want the machine for themselves come before and after the server's life.
@@ -105,7 +108,7 @@ impl Field {
         let (children, target) = match &self.server {
             Server::Running(target) => (None, target.clone()),
             Server::Own { .. } => {
-                let children = self.serve(&[], !args.no_settlement).await?;
+                let children = self.serve(&[], plan.servers, !args.no_settlement).await?;
                 let target = children.target.clone();
                 (Some(children), target)
             }
