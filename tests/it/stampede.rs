@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::TestApp;
+use crate::support::{TestApp, until};
 
 /// A small stampede's exit code and JSON.
 async fn stampede(test: &TestApp, arguments: &[&str]) -> (Option<i32>, Value) {
@@ -59,6 +59,8 @@ async fn a_stampede_sells_every_unit_once_settles_and_says_so() {
     let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'whitemonday_scratch_%' AND datname NOT IN
                     (SELECT datname FROM pg_stat_activity WHERE datname IS NOT NULL)";
     assert_eq!(test.scalar(left).await, 0);
+    // Those who made the sold-out sale of the measurements sold out are paying still.
+    until(async || (test.unsettled().await == 0).then_some(())).await;
     test.finish().await;
 }
 
