@@ -325,6 +325,34 @@ async fn carts_in_any_order_purchases_and_ends_of_orders_never_wait_in_a_circle(
 }
 
 #[tokio::test]
+async fn a_claim_has_all_its_quotas_before_it_touches_a_counter() {
+    let test = TestApp::start().await;
+    let mut sales = [test.open_sale(5, 5).await, test.open_sale(5, 5).await];
+    sales.sort_by_key(|sale| sale.0);
+    let buyer = test.customer().await;
+    let fill = async || {
+        for sale in sales {
+            buyer.add_to_cart(test.product_of(sale).await, 1).await;
+        }
+    };
+    // Afterwards there are rows of its quotas and counters.
+    fill().await;
+    buyer.must_check_out(json!({})).await;
+
+    fill().await;
+    let mut held = test.app.for_jobs().db.begin().await.unwrap();
+    sqlx::query("SELECT FROM purchase_quota WHERE sale_id = $1 FOR UPDATE").bind(sales[1].0).execute(&mut *held).await.unwrap();
+    let look = async {
+        until(async || (test.waiting_for_locks().await == 1).then_some(())).await;
+        let counters = sqlx::query("SELECT FROM sale_counter WHERE sale_id = $1 FOR UPDATE NOWAIT").bind(sales[0].0);
+        assert_eq!(counters.execute(&mut *held).await.expect("nobody has them").rows_affected(), 1);
+        held.rollback().await.unwrap();
+    };
+    tokio::join!(buyer.must_check_out(json!({})), look);
+    test.finish().await;
+}
+
+#[tokio::test]
 async fn a_mixed_order_that_ends_in_any_way_gives_all_of_it_back_once() {
     let shop = Shop::open(TestApp::start_with_jobs().await).await;
     let test = &shop.test;
