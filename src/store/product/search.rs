@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A search counts no further.
-pub const MOST_COUNTED: i64 = 10_000;
+pub const MOST_COUNTED: i64 = 5_000;
 /// So many products of a step are put in order; a word that more have says little about any of them.
 const MOST_RANKED: i64 = 5_000;
 /// Titles are shorter than this (`product_title_length`): a rank is the step, then how short the title is.
