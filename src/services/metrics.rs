@@ -101,7 +101,7 @@ fn show_audit(app: &App, now: &mut Snapshot) {
     let violations = report.invariants.iter().map(|invariant| ([invariant.name], invariant.violations));
     now.gauges("audit_violations", "Rows that broke an invariant at the last audit", ["invariant"], violations);
     let oversold = report.invariants.iter().find(|invariant| invariant.name == "I1").map_or(0, |invariant| invariant.violations);
-    now.gauge("oversold_units", "Of those, sales that have sold other units than their own", oversold);
+    now.gauge("oversold_sales", "Sales that have sold other units than their own (I1)", oversold);
     now.gauge("audit_age_seconds", "Time since that audit", (app.clock.now() - report.checked_at).as_seconds_f64());
 }
 

@@ -240,7 +240,7 @@ async fn a_worker_audits_by_itself() {
 
     test.start_jobs();
     let well = until_shown(metrics, &[(r#"audit_violations{invariant="I11"}"#, 0.0), (r#"lease_held{lease="audit"}"#, 1.0)]).await;
-    well.assert(&[("oversold_units", 0.0)]);
+    well.assert(&[("oversold_sales", 0.0)]);
     assert!(well.value("audit_age_seconds") >= Some(0.0), "{}", well.0);
     test.execute("UPDATE purchase_quota SET held = 1").await;
     until_shown(metrics, &[(r#"audit_violations{invariant="I11"}"#, 1.0)]).await;
