@@ -20,7 +20,13 @@ die() {
     exit 1
 }
 
+# Cargo takes a copy for the original: without this, what was built of one would count as built of the other.
+forget_builds() { rm -rf "$CARGO_BUILD_BUILD_DIR"/debug/.fingerprint/whitemonday-*; }
+trap forget_builds EXIT
+trap 'exit 1' INT TERM
+
 copy_sources() {
+    forget_builds
     rm -rf "$sources"
     mkdir -p "$sources"
     { git ls-files -z --cached --others --exclude-standard; find web/dist -type f -print0; } |
