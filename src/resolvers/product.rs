@@ -146,7 +146,7 @@ pub struct ProductTotal(ProductFilter);
 
 #[Object]
 impl ProductTotal {
-    /// How many there are in all, with a search up to 5,000. Counted when asked for: leave it out where you do not show it.
+    /// How many there are in all, with a search up to 2,000. Counted when asked for: leave it out where you do not show it.
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i32> {
         let mut db = ctx.app().db.acquire().await.map_err(StoreError::from)?;
         let count = store::product::count(&mut db, &self.0).await?;

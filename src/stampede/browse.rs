@@ -1,5 +1,5 @@
 //! Reads of the catalogue: the page of products that everybody asks for, from the page cache and made anew, against a route that sends the
-//! same bytes without looking; the page of one product; search.
+//! same bytes without looking; the page of one product; pages in each order; search.
 //!
 //! Owns: the measurements and what they are held to. Does not own: the connections (load.rs), the command line (cli/browse.rs).
 
@@ -7,6 +7,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
+use uuid::Uuid;
 
 use super::{
     StampedeError,
@@ -16,9 +17,12 @@ use super::{
 };
 use crate::{app::App, http::alone, store};
 
-/// What mobile clients send while the customer scrolls, and for one product; what the web shop sends for a search.
+/// What mobile clients send while the customer scrolls, and for one product; what the web shop sends for a page in an order of the
+/// visitor's choice, and for a search.
 const PAGE: &str = include_str!("../../frontend-queries/mobile/browse-products.graphql");
 const PRODUCT: &str = include_str!("../../frontend-queries/mobile/product-page.graphql");
+const LISTING: &str = include_str!("../../frontend-queries/web/browse-products.graphql");
+const SORTS: [&str; 4] = ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"];
 const SEARCH: &str = include_str!("../../frontend-queries/web/search-products.graphql");
 /// Words of the sample catalogue and parts of them, one alone and two, rare and in every other product, with and without a typo.
 const SEARCHES: [&str; 20] = [
@@ -66,7 +70,8 @@ pub struct Reads {
     pub made_product: f64,
     /// For each execution of the page of products, with the little that the server does anyway.
     pub statements_per_miss: f64,
-    /// One at a time.
+    /// Pages in each order: of the whole shop, of a category, and of one without products. One at a time, as are searches.
+    pub listing: Latencies,
     pub search: Latencies,
     /// Answers that were none.
     pub failed: u64,
@@ -100,10 +105,22 @@ pub async fn measure(app: &App, target: &Target, load: Load, products: usize) ->
         failed += made.failed;
         (made.rate(), ratio(float(statements), float(made.latencies.count())))
     };
+    let mut one_by_one = async |bodies: Vec<String>| {
+        let asked = fire(target, Load { in_flight: 1, ..load }, Visitors::new(bodies)).await?;
+        failed += asked.failed;
+        Ok::<_, StampedeError>(asked.latencies)
+    };
+    let listing = |document: &str, category: &Value, sort: &str| {
+        let filter = json!({ "categoryId": category });
+        body(document, &json!({ "first": PAGE_SIZE, "filter": filter, "sort": sort, "withTotal": false }))
+    };
+    let newest = ask(target, &listing(LISTING, &Value::Null, SORTS[0])).await?;
+    let category = &newest["data"]["products"]["edges"][0]["node"]["category"]["id"];
+    let made = never_kept(LISTING);
+    let listings = [&Value::Null, category, &json!(Uuid::nil())].map(|category| SORTS.map(|sort| listing(&made, category, sort)));
+    let listing = one_by_one(listings.concat()).await?;
     let search = never_kept(SEARCH);
-    let searches = SEARCHES.map(|text| body(&search, &json!({ "search": text, "first": PAGE_SIZE }))).to_vec();
-    let found = fire(target, Load { in_flight: 1, ..load }, Visitors::new(searches)).await?;
-    failed += found.failed;
+    let search = one_by_one(SEARCHES.map(|text| body(&search, &json!({ "search": text, "first": PAGE_SIZE }))).to_vec()).await?;
     Ok(Reads {
         products,
         page_bytes: first.to_string().len(),
@@ -113,7 +130,8 @@ pub async fn measure(app: &App, target: &Target, load: Load, products: usize) ->
         cached_product,
         made_product,
         statements_per_miss,
-        search: found.latencies,
+        listing,
+        search,
         failed,
     })
 }
@@ -239,6 +257,7 @@ impl Reads {
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         let a_second = |what: &str, rate: f64| Row::new(what, format!("{rate:.0}"));
+        let middle_and_p95 = |of: &Latencies| format!("{:.1}, {:.1} ms", of.percentile(50.0), of.percentile(95.0));
         let (part, p95) = (self.part_of_static(), self.search.percentile(95.0));
         vec![
             Row::new("products, bytes of a page of 20", format!("{}, {}", self.products, self.page_bytes)),
@@ -251,7 +270,8 @@ impl Reads {
                 .held_to(self.statements_per_miss.round() <= MOST_STATEMENTS, format!("{MOST_STATEMENTS:.0} at most")),
             a_second("cached page of a product, a second", self.cached_product),
             a_second("the same made anew each time, a second", self.made_product),
-            Row::new("search p50, p95", format!("{:.1}, {p95:.1} ms", self.search.percentile(50.0)))
+            Row::new("pages in each order, of much or little, p50, p95", middle_and_p95(&self.listing)),
+            Row::new("search p50, p95", middle_and_p95(&self.search))
                 .held_to(p95 <= LONGEST_SEARCH_MS, format!("p95 {LONGEST_SEARCH_MS:.0} ms at most")),
             Row::new("no answer, or a wrong one", self.failed.to_string()).held_to(self.failed == 0, "0"),
         ]
@@ -264,6 +284,7 @@ impl Reads {
             "staticRoute": self.static_route, "cachedPage": self.cached_page, "partOfStatic": self.part_of_static(),
             "madePage": self.made_page, "statementsPerMiss": self.statements_per_miss,
             "cachedProduct": self.cached_product, "madeProduct": self.made_product,
+            "listingMs": { "p50": self.listing.percentile(50.0), "p95": self.listing.percentile(95.0), "pages": self.listing.count() },
             "searchMs": { "p50": self.search.percentile(50.0), "p95": self.search.percentile(95.0), "searches": self.search.count() },
             "failed": self.failed,
         })

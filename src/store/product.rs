@@ -48,6 +48,13 @@ pub struct ProductFilter {
     pub now: DateTime<Utc>,
 }
 
+impl ProductFilter {
+    /// The category, if the products are to be found by it: a search and the open sales are fewer.
+    fn category_by_itself(&self) -> Option<CategoryId> {
+        self.category.filter(|_| self.search.is_none() && self.in_flash_sale != Some(true))
+    }
+}
+
 /// Which side of the archive a listing shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Archived {
@@ -111,18 +118,33 @@ const COLUMNS: &str = "p.id, p.category_id, p.title, p.description, p.images, p.
 /// One page of the listing, in the order of the sort also when read backwards. Stays complete and without doubles while
 /// rows are inserted, because it continues from a position and not from a row number.
 pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &ProductSlice) -> Result<Page<Product>, StoreError> {
+    let wanted = i64::try_from(slice.size).unwrap_or(i64::MAX).saturating_add(1);
+    let descending = slice.sort.is_descending() != slice.backwards;
+    let (comparison, direction) = if descending { ("<", " DESC") } else { (">", "") };
+    let push_order = |query: &mut QueryBuilder<'_, Postgres>, of: &str| {
+        query.push(format_args!(" ORDER BY {of}.place{direction}, {of}.id{direction} LIMIT ")).push_bind(wanted);
+    };
+    let by_itself = filter.category_by_itself();
+
     let mut query = QueryBuilder::new("SELECT ");
-    query.push(COLUMNS).push(" FROM (SELECT ").push(COLUMNS).push(" FROM product p WHERE ");
+    query.push(COLUMNS).push(" FROM ");
+    if let Some(category) = by_itself {
+        // A page of each category of the tree from the index that has it in this order, and of them the first: the planner would walk
+        // the whole shop's order instead, which is long where few products are of the category.
+        query.push("(SELECT found.id, found.place FROM ");
+        push_tree(&mut query, category);
+        query.push(" tree CROSS JOIN LATERAL (SELECT p.id, p.place FROM ");
+    }
+    query.push("(SELECT ").push(COLUMNS).push(", ").push(slice.sort.column()).push(" AS place FROM product p WHERE ");
     push_filter(&mut query, filter);
     if let Some(search) = &filter.search {
         search::push_search(&mut query, search);
         // Keeps the sort's index out: walking through it until enough is found takes long for words that few products have.
         query.push(" OFFSET 0");
     }
-    query.push(") p WHERE true");
-    let descending = slice.sort.is_descending() != slice.backwards;
+    query.push(") p");
     if let Some(position) = &slice.from {
-        query.push(" AND (").push(slice.sort.column()).push(", p.id) ").push(if descending { "< (" } else { "> (" });
+        query.push(" WHERE (p.place, p.id) ").push(comparison).push(" (");
         match position {
             ProductPosition::Created(at, id) => query.push_bind(*at).push(", ").push_bind(*id),
             ProductPosition::Price(minor, id) => query.push_bind(*minor).push(", ").push_bind(*id),
@@ -130,9 +152,13 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
         };
         query.push(")");
     }
-    let direction = if descending { " DESC" } else { "" };
-    query.push(" ORDER BY ").push(slice.sort.column()).push(direction).push(", p.id").push(direction);
-    query.push(" LIMIT ").push_bind(i64::try_from(slice.size).unwrap_or(i64::MAX).saturating_add(1));
+    push_order(&mut query, "p");
+    if by_itself.is_some() {
+        query.push(") found");
+        push_order(&mut query, "found");
+        query.push(") page JOIN product p ON p.id = page.id");
+        push_order(&mut query, "page");
+    }
     let rows = query.build_query_as::<Product>().fetch_all(db).await?;
     let mut page = Page::from_surplus(rows, slice.size);
     if slice.backwards {
@@ -141,16 +167,29 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
     Ok(page)
 }
 
-/// How many products the listing has in all; a search counts no further than [`search::MOST_COUNTED`].
+/// How many products the listing has in all; a search counts no further than [`search::MOST_FOUND`].
 pub async fn count(db: &mut PgConnection, filter: &ProductFilter) -> Result<i64, StoreError> {
-    let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM product p WHERE ");
+    let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM ");
+    if let Some(category) = filter.category_by_itself() {
+        push_tree(&mut query, category);
+        query.push(" tree, ");
+    }
+    query.push("product p WHERE ");
     push_filter(&mut query, filter);
     if let Some(search) = &filter.search {
         search::push_search(&mut query, search);
-        query.push(" LIMIT ").push_bind(search::MOST_COUNTED);
+        query.push(" LIMIT ").push_bind(search::MOST_FOUND);
     }
     query.push(") found");
     Ok(query.build_query_scalar().fetch_one(db).await?)
+}
+
+/// The category and everything below it.
+fn push_tree(query: &mut QueryBuilder<'_, Postgres>, category: CategoryId) {
+    query
+        .push("(WITH RECURSIVE below AS (SELECT id FROM category WHERE id = ")
+        .push_bind(category)
+        .push(" UNION ALL SELECT c.id FROM category c JOIN below ON c.parent_id = below.id) SELECT id FROM below)");
 }
 
 fn push_filter(query: &mut QueryBuilder<'_, Postgres>, filter: &ProductFilter) {
@@ -159,12 +198,11 @@ fn push_filter(query: &mut QueryBuilder<'_, Postgres>, filter: &ProductFilter) {
         Archived::Only => "p.archived_at IS NOT NULL",
         Archived::Too => "true",
     });
-    if let Some(category) = filter.category {
-        // The category and everything below it.
-        query
-            .push(" AND p.category_id IN (WITH RECURSIVE tree AS (SELECT id FROM category WHERE id = ")
-            .push_bind(category)
-            .push(" UNION ALL SELECT c.id FROM category c JOIN tree ON c.parent_id = tree.id) SELECT id FROM tree)");
+    if filter.category_by_itself().is_some() {
+        query.push(" AND p.category_id = tree.id");
+    } else if let Some(category) = filter.category {
+        query.push(" AND p.category_id IN ");
+        push_tree(query, category);
     }
     if let Some(minor) = filter.min_price_minor {
         query.push(" AND p.price_minor >= ").push_bind(minor);

@@ -70,12 +70,12 @@ async fn the_phase_is_the_same_in_sql_and_in_rust() {
             for (claimed, sold) in [(0, 0), (9, 9), (10, 9), (10, 10)] {
                 let sql = "UPDATE flash_sale SET opens_at = $1, closes_at = $2, units_ready_at = CASE WHEN $3 THEN now() END,
                                   cancelled_at = CASE WHEN $4 THEN now() END";
-                sqlx::query(sql).bind(opens_at).bind(closes_at).bind(units_ready).bind(cancelled).execute(&test.app.db).await.unwrap();
+                sqlx::query(sql).bind(opens_at).bind(closes_at).bind(units_ready).bind(cancelled).execute(&*test.app.db).await.unwrap();
                 let sql = "INSERT INTO sale_counter VALUES ($1, 0, $2, $3)
                            ON CONFLICT (sale_id, slot) DO UPDATE SET claimed = excluded.claimed, sold = excluded.sold";
-                sqlx::query(sql).bind(sale.0).bind(claimed).bind(sold).execute(&test.app.db).await.unwrap();
+                sqlx::query(sql).bind(sale.0).bind(claimed).bind(sold).execute(&*test.app.db).await.unwrap();
                 let sql = "SELECT flash_sale_phase(s, $1) FROM flash_sale_live s";
-                let in_sql: String = sqlx::query_scalar(sql).bind(now).fetch_one(&test.app.db).await.unwrap();
+                let in_sql: String = sqlx::query_scalar(sql).bind(now).fetch_one(&*test.app.db).await.unwrap();
                 let window = SaleWindow { opens_at, closes_at, units_ready, cancelled };
                 let units = SaleUnits { total: 10, claimed, sold };
                 assert_eq!(in_sql, FlashSalePhase::at(now, window, units).as_str(), "{window:?} {units:?}");
@@ -100,6 +100,7 @@ async fn every_new_connection_has_the_time_outs_of_the_database() {
         ("idle_in_transaction_session_timeout", "1min"),
         ("client_connection_check_interval", "2s"),
         ("tcp_keepalives_idle", "10"),
+        ("jit", "off"),
         ("plan_cache_mode", "force_custom_plan"),
     ] {
         let set: String = sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&pool).await.unwrap();

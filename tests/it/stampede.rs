@@ -139,6 +139,7 @@ async fn browse_reads_from_the_cache_and_beside_it_and_counts_statements() {
     assert_eq!((output.status.code(), &report["failed"]), (Some(0), &Value::from(0)));
     // So few misses are outnumbered by what the server does anyway.
     assert!(report["statementsPerMiss"].as_f64().unwrap() >= 1.0, "{report:#}");
+    assert!(report["listingMs"]["pages"].as_i64().unwrap() > 0, "{report:#}");
     assert!(report["searchMs"]["searches"].as_i64().unwrap() > 0 && report["cachedPage"][2].as_f64().unwrap() > 0.0, "{report:#}");
     test.finish().await;
 }

@@ -9,10 +9,8 @@ use crate::{
     store::{Page, StoreError},
 };
 
-/// A search counts no further.
-pub const MOST_COUNTED: i64 = 5_000;
-/// So many products of a step are put in order; a word that more have says little about any of them.
-const MOST_RANKED: i64 = 5_000;
+/// So many products of a step are put in order, and a search counts no further: a word that more have says little about any of them.
+pub const MOST_FOUND: i64 = 2_000;
 /// Titles are shorter than this (`product_title_length`): a rank is the step, then how short the title is.
 const STEP: i32 = 1_000;
 /// The columns of `search_query`, from the weakest step to the best.
@@ -51,7 +49,7 @@ pub async fn list(db: &mut PgConnection, search: &str, filter: &ProductFilter, s
         for (earlier, _) in &steps[..place] {
             query.push(" - (SELECT count(*) FROM in_").push(earlier).push(")");
         }
-        query.push(" > 0 LIMIT ").push_bind(MOST_RANKED).push(") ranked");
+        query.push(" > 0 LIMIT ").push_bind(MOST_FOUND).push(") ranked");
         if let Some((rank, id)) = slice.from {
             query.push(" WHERE (rank, id)").push(comparison).push_bind(rank).push(", ").push_bind(id).push(")");
         }
