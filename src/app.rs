@@ -2,7 +2,6 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -36,7 +35,7 @@ use crate::{
         rate_limit::RateLimits,
         sale_feed::SaleFeed,
     },
-    store::{self, JOB_PATIENCE, REQUEST_PATIENCE, StoreError},
+    store::{self, Database, JOB_PATIENCE, REQUEST_PATIENCE, StoreError},
 };
 
 const FOLLOWER_CONNECTIONS: u32 = 3;
@@ -63,7 +62,7 @@ pub enum AppError {
 #[derive(Clone)]
 pub struct App {
     /// The pool of whoever holds this `App`: requests, or jobs after [`App::for_jobs`].
-    pub db: PgPool,
+    pub db: Database,
     shared: Arc<Shared>,
 }
 
@@ -77,11 +76,11 @@ impl Deref for App {
 
 /// What all clones of an [`App`] have in common.
 pub struct Shared {
-    requests_db: PgPool,
-    jobs_db: PgPool,
-    followers_db: PgPool,
+    requests_db: Database,
+    jobs_db: Database,
+    followers_db: Database,
     /// The connections of the purchase batcher's workers.
-    pub claims_db: PgPool,
+    pub claims_db: Database,
     pub config: Config,
     pub clock: Clock,
     pub sealing: Sealing,
@@ -134,15 +133,18 @@ impl App {
             repetitions: PROVIDER_REPETITIONS,
             calls: metrics.provider_calls.clone(),
         })?;
-        let pool = |connections, patience, name| store::pool(&config.database.url, connections, patience, name);
-        let db = pool(config.database.request_connections, REQUEST_PATIENCE, "whitemonday requests")?;
+        let pool = |name, connections, patience| {
+            let pool = store::pool(&config.database.url, connections, patience, &format!("whitemonday {name}"))?;
+            Ok::<_, StoreError>(Database::new(pool, metrics.pool_waits(name)))
+        };
+        let db = pool("requests", config.database.request_connections, REQUEST_PATIENCE)?;
         let redis = config.redis_url.as_ref().map(|url| Redis::new(url, config.redis_timeout)).transpose()?;
         let pages = PageCache::new(config.page_cache_bytes, redis.clone(), clock.clone(), config.http.deadline, metrics.pages.clone());
         let shared = Shared {
             requests_db: db.clone(),
-            jobs_db: pool(config.database.job_connections, JOB_PATIENCE, "whitemonday jobs")?,
-            followers_db: pool(FOLLOWER_CONNECTIONS, JOB_PATIENCE, "whitemonday followers")?,
-            claims_db: pool(batcher::WORKERS.unsigned_abs().into(), REQUEST_PATIENCE, "whitemonday purchases")?,
+            jobs_db: pool("jobs", config.database.job_connections, JOB_PATIENCE)?,
+            followers_db: pool("followers", FOLLOWER_CONNECTIONS, JOB_PATIENCE)?,
+            claims_db: pool("claims", batcher::WORKERS.unsigned_abs().into(), REQUEST_PATIENCE)?,
             clock,
             sealing: Sealing::new(&config.keys),
             passwords: Passwords::new()?,
@@ -187,7 +189,7 @@ impl App {
 
     /// All pools, by what metrics call them.
     #[must_use]
-    pub fn pools(&self) -> [(&'static str, &PgPool); 4] {
+    pub fn pools(&self) -> [(&'static str, &Database); 4] {
         let Shared { requests_db, jobs_db, followers_db, claims_db, .. } = &**self;
         [("requests", requests_db), ("claims", claims_db), ("jobs", jobs_db), ("followers", followers_db)]
     }

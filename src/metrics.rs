@@ -76,6 +76,7 @@ pub struct Metrics {
     messages_in_flight: Gauges,
     pub provider_calls: ProviderCalls,
     pub pages: PageCounters,
+    pool_waits: Durations,
     pub sockets: Gauge,
     pub streams: Gauge,
 }
@@ -101,6 +102,7 @@ impl Default for Metrics {
             messages_in_flight: register(to, "messages_in_flight", "Messages that this process is at", Gauges::default()),
             provider_calls: ProviderCalls::new(to),
             pages: PageCounters::new(to),
+            pool_waits: register(to, "pool_wait_seconds", "How long a connection to the database was waited for", durations()),
             sockets: register(to, "sockets", "WebSockets that are open", Gauge::default()),
             streams: register(to, "streams", "Subscriptions that are open", Gauge::default()),
             registry,
@@ -132,6 +134,12 @@ impl Metrics {
 
     pub fn message(&self, queue: &'static str, outcome: MessageOutcome, count: usize) {
         self.messages.get_or_create(&[("queue", queue), ("outcome", outcome.as_str())]).inc_by(count as u64);
+    }
+
+    /// How long callers of this pool wait for a connection.
+    #[must_use]
+    pub fn pool_waits(&self, pool: &'static str) -> Histogram {
+        self.pool_waits.get_or_create_owned(&[("pool", pool)])
     }
 
     /// Makes a queue's series known, so that a first failure is a rise from zero.

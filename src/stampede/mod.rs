@@ -43,7 +43,7 @@ use crate::{
     config::Config,
     domain::ids::{CustomerId, FlashSaleId},
     services::{ServiceError, seed},
-    store::{self, StoreError, schema::SchemaError, scratch::ScratchDatabase},
+    store::{self, Database, StoreError, schema::SchemaError, scratch::ScratchDatabase},
 };
 
 /// Customers of the measurements in the scratch database: so many that they do not come round too soon.
@@ -222,7 +222,7 @@ pub async fn scratch_app(app: &App, connections: u32) -> Result<(App, ScratchDat
     config.database.url = scratch.url.clone();
     config.database.direct_url = scratch.url.clone();
     let mut built = App::new(config, app.clock.clone(), Some(Arc::default()))?;
-    built.db = scratch.pool(connections)?;
+    built.db = Database::new(scratch.pool(connections)?, built.metrics.pool_waits("scratch"));
     match store::schema::run(&built.db).await {
         Ok(_) => Ok((built, scratch)),
         Err(error) => {

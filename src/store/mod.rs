@@ -11,6 +11,7 @@ pub mod category;
 pub mod circuit_breaker;
 pub mod clock;
 pub mod customer;
+mod database;
 pub mod dead_letter;
 pub mod flash_sale;
 pub mod idempotency;
@@ -41,20 +42,7 @@ mod types;
 pub mod webhook;
 pub mod wishlist;
 
-use std::time::Duration;
-
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::{
-    Connection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
-
-/// How long a request waits for a connection before it counts as "too many at once".
-pub const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
-/// Background work can wait longer.
-pub const JOB_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a connection that comes back to its pool may take to be free.
-const RELEASE_PATIENCE: Duration = Duration::from_millis(200);
+pub use self::database::{Database, JOB_PATIENCE, REQUEST_PATIENCE, pool};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -112,24 +100,6 @@ impl StoreError {
         matches!(self, Self::Database(sqlx::Error::Database(error))
             if matches!(error.code().as_deref(), Some(DEADLOCK | LOCK_NOT_AVAILABLE | SERIALISATION)))
     }
-}
-
-/// A pool whose callers wait at most `patience` for a connection, and whose connections show up under `name` in `pg_stat_activity`. Connects on first use.
-///
-/// # Errors
-/// When the URL is not one of `PostgreSQL`.
-pub fn pool(url: &SecretString, connections: u32, patience: Duration, name: &str) -> Result<PgPool, StoreError> {
-    let options: PgConnectOptions = url.expose_secret().parse()?;
-    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(patience);
-    // Whoever was cut off has left a statement that may wait for long, or a server that will never answer: such a connection is
-    // closed and its place is free. Without this it would be waited for, without end.
-    let pool = pool.after_release(|connection, _| {
-        Box::pin(async move {
-            let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-            tokio::time::timeout(RELEASE_PATIENCE, connection.ping()).await.map_err(late)?.map(|()| true)
-        })
-    });
-    Ok(pool.connect_lazy_with(options.application_name(name)))
 }
 
 /// A statement must have touched exactly one row.

@@ -100,7 +100,7 @@ async fn nothing_personal_stands_in_the_database_in_clear() {
 
     let tables: Vec<String> =
         sqlx::query_scalar("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('public', 'pgmq')")
-            .fetch_all(&test.app.db)
+            .fetch_all(&*test.app.db)
             .await
             .unwrap();
     assert!(tables.len() > 15);

@@ -177,11 +177,11 @@ async fn a_lost_connection_is_asked_again_before_anybody_is_answered() {
     let cut = async {
         // Until the claims wait for the lock: then their backends are ended, in the middle of the transaction.
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                          AND application_name = 'whitemonday purchases' AND wait_event_type = 'Lock'";
+                          AND application_name = 'whitemonday claims' AND wait_event_type = 'Lock'";
         crate::support::until(async || (test.scalar(waiting).await > 0).then_some(())).await;
         test.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
-                AND application_name = 'whitemonday purchases' AND wait_event_type = 'Lock'",
+                AND application_name = 'whitemonday claims' AND wait_event_type = 'Lock'",
         )
         .await;
         lock.rollback().await.unwrap();

@@ -261,7 +261,7 @@ pub async fn own_services() -> (EmbeddedServices, TempDir) {
 
 /// Unknown while the database is away.
 async fn paid(test: &TestApp) -> Option<i64> {
-    sqlx::query_scalar("SELECT count(*) FROM orders WHERE status = 'PAID'").fetch_one(&test.app.db).await.ok()
+    sqlx::query_scalar("SELECT count(*) FROM orders WHERE status = 'PAID'").fetch_one(&*test.app.db).await.ok()
 }
 
 /// Returns when one more order is paid than when it was called, or when the database was back.

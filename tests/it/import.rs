@@ -210,7 +210,7 @@ async fn what_is_in_a_sale_is_not_archived_and_for_the_rest_the_file_wins() {
     let test = TestApp::start().await;
     let file = format!("{HEADER}\na,A,,Shirts,S,1,1000,\na,,,,M,1,1000,\nb,B,,Shirts,,1,1000,\n");
     import(&test, &file).await;
-    let on_sale: Uuid = sqlx::query_scalar("SELECT id FROM product WHERE title = 'A – M'").fetch_one(&test.app.db).await.unwrap();
+    let on_sale: Uuid = sqlx::query_scalar("SELECT id FROM product WHERE title = 'A – M'").fetch_one(&*test.app.db).await.unwrap();
     let now = test.app.clock.now();
     let schedule = Schedule {
         product: ProductId(on_sale),

@@ -88,7 +88,7 @@ async fn the_list_of_sealed_columns_is_the_databases() {
     let test = TestApp::start().await;
     let sql = r"SELECT table_name || '.' || column_name FROM information_schema.columns
                  WHERE table_schema = 'public' AND column_name LIKE '%\_sealed'";
-    let columns: Vec<String> = sqlx::query_scalar(sql).fetch_all(&test.app.db).await.unwrap();
+    let columns: Vec<String> = sqlx::query_scalar(sql).fetch_all(&*test.app.db).await.unwrap();
     let listed = SealedColumn::ALL.map(|column| column.to_string());
     assert_eq!(columns.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(listed));
     test.finish().await;
@@ -293,7 +293,8 @@ async fn a_change_between_reading_and_writing_is_not_undone() {
 
     assert!(rotation.await.unwrap().is_complete());
     let only_two = app(&test, &[2], &[2]);
-    let sealed: Vec<u8> = sqlx::query_scalar("SELECT email_sealed FROM customer WHERE id = $1").bind(id).fetch_one(&both.db).await.unwrap();
+    let sealed: Vec<u8> =
+        sqlx::query_scalar("SELECT email_sealed FROM customer WHERE id = $1").bind(id).fetch_one(&*both.db).await.unwrap();
     assert_eq!(only_two.sealing.open(SealedColumn::CustomerEmail, id, &sealed).unwrap().as_str(), "moved@example.com");
     let email = EmailAddress::parse("moved@example.com").unwrap();
     for app in [&test.app, &only_two] {

@@ -24,7 +24,7 @@ async fn failed_order(test: &TestApp, sale: FlashSaleId) -> (Client, String) {
 pub async fn charge_late(test: &TestApp, order: &str) {
     let id = OrderId::parse(order).unwrap();
     let (attempt, amount): (uuid::Uuid, i64) =
-        sqlx::query_as("SELECT id, amount_minor FROM payment WHERE order_id = $1").bind(id.0).fetch_one(&test.app.db).await.unwrap();
+        sqlx::query_as("SELECT id, amount_minor FROM payment WHERE order_id = $1").bind(id.0).fetch_one(&*test.app.db).await.unwrap();
     let gateway = &test.app.payment_gateway;
     let new = NewIntent { amount_minor: amount, currency: "KRW", payment_method: "pm_card_visa", order_id: id.0, attempt_id: attempt };
     let intent = gateway.create_intent(&format!("late {attempt}"), &new).await.unwrap().id;
@@ -32,7 +32,7 @@ pub async fn charge_late(test: &TestApp, order: &str) {
     sqlx::query("UPDATE payment SET provider_reference = $2 WHERE id = $1")
         .bind(attempt)
         .bind(&intent)
-        .execute(&test.app.db)
+        .execute(&*test.app.db)
         .await
         .unwrap();
     assert_eq!(tell_of(test, "evt_late", &intent).await, 200);
@@ -110,13 +110,13 @@ async fn of_two_charges_for_one_order_the_second_goes_back() {
     let sale = test.open_sale(1, 1).await;
     let (ann, order) = failed_order(&test, sale).await;
     // What happens to the first try must be told while it is the only one.
-    let first: uuid::Uuid = sqlx::query_scalar("SELECT id FROM payment").fetch_one(&test.app.db).await.unwrap();
+    let first: uuid::Uuid = sqlx::query_scalar("SELECT id FROM payment").fetch_one(&*test.app.db).await.unwrap();
     let retry = json!({ "orderId": order, "paymentMethod": "pm_card_visa", "idempotencyKey": new_key() });
     assert_eq!(status_after(&ann, "retryPayment", retry).await, "AWAITING_PAYMENT");
     ann.until_order_is(&order, "PAID").await;
     let price = kept(&test);
     let intent: String =
-        sqlx::query_scalar("SELECT provider_reference FROM payment WHERE id = $1").bind(first).fetch_one(&test.app.db).await.unwrap();
+        sqlx::query_scalar("SELECT provider_reference FROM payment WHERE id = $1").bind(first).fetch_one(&*test.app.db).await.unwrap();
     test.app.payment_gateway.confirm_intent("late", &intent, "pm_card_visa").await.unwrap();
     assert_eq!(kept(&test), 2 * price);
 

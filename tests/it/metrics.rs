@@ -67,6 +67,27 @@ async fn health(address: SocketAddr, path: &str) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
+/// A document of our own clients, with its hash.
+fn document(name: &str) -> Value {
+    let manifest: Value = serde_json::from_str(include_str!("../../frontend-queries/manifest.json")).unwrap();
+    manifest["operations"].as_array().unwrap().iter().find(|operation| operation["name"] == name).unwrap().clone()
+}
+
+#[tokio::test]
+async fn an_operation_that_is_cut_off_counts_as_failed_and_by_its_name() {
+    let test = TestApp::start_with(&[("REQUEST_DEADLINE_SECONDS", "1")]).await;
+    let mut held = test.app.for_jobs().db.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE category IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let answer = test.anonymous().answer(document("Categories")["body"].as_str().unwrap(), json!({})).await;
+    assert_eq!(answer["errors"][0]["extensions"]["code"], "TIMEOUT");
+    held.rollback().await.unwrap();
+
+    let scrape = Scrape(test.app.metrics.text());
+    scrape.assert(&[(r#"operations_total{operation="Categories",outcome="failed"}"#, 1.0)]);
+    assert!(scrape.value(r#"pool_wait_seconds_count{pool="requests"}"#) >= Some(1.0), "{}", scrape.0);
+    test.finish().await;
+}
+
 #[tokio::test]
 async fn a_scrape_shows_a_purchase_and_what_becomes_of_it() {
     let test = TestApp::start().await;
@@ -137,8 +158,6 @@ async fn operations_of_our_clients_are_counted_by_name_wherever_they_are_answere
     let metrics = test.show_metrics().await;
     let ann = test.customer().await;
     let visitor = test.anonymous();
-    let manifest: Value = serde_json::from_str(include_str!("../../frontend-queries/manifest.json")).unwrap();
-    let document = |name: &str| manifest["operations"].as_array().unwrap().iter().find(|operation| operation["name"] == name).unwrap();
     let by_hash = |name: &str| json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": document(name)["id"] } } });
 
     // Made, then from memory; by its text and by address.
@@ -148,7 +167,8 @@ async fn operations_of_our_clients_are_counted_by_name_wherever_they_are_answere
     visitor.send(document("Categories")["body"].as_str().unwrap(), json!({})).await;
     let address = format!("/graphql/q/{}", document("Categories")["id"].as_str().unwrap());
     assert_eq!(visitor.get(&address).send().await.unwrap().status(), 200);
-    let remove = document("RemoveFromCart")["body"].as_str().unwrap();
+    let remove = document("RemoveFromCart");
+    let remove = remove["body"].as_str().unwrap();
     ann.answer(remove, json!({ "input": { "lineId": "nonsense" } })).await;
     ann.answer("{ nonsense }", json!({})).await;
     visitor.post().body("nonsense").send().await.unwrap();

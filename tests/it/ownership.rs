@@ -256,14 +256,14 @@ impl Ann {
         let letter = Uuid::now_v7();
         let bury = "INSERT INTO dead_letter (id, queue, message_id, kind, payload, reason, attempts, enqueued_at, dead_at)
                     SELECT $1, 'payment', 4711, 'pay', jsonb_build_object('kind', 'pay', 'id', id), 'x', 1, now(), now() FROM orders LIMIT 1";
-        sqlx::query(bury).bind(letter).execute(&test.app.db).await.unwrap();
+        sqlx::query(bury).bind(letter).execute(&*test.app.db).await.unwrap();
 
         let product = test.product_of(sale).await;
         client.add_to_cart(product, 1).await;
         let wish = "mutation($input: AddToWishlistInput!) { addToWishlist(input: $input) { item { id } } }";
         client.send(wish, json!({ "input": { "productId": product.to_string(), "note": WISH } })).await;
         let movement: Uuid =
-            sqlx::query_scalar("SELECT id FROM stock_movement WHERE kind = 'SOLD' LIMIT 1").fetch_one(&test.app.db).await.unwrap();
+            sqlx::query_scalar("SELECT id FROM stock_movement WHERE kind = 'SOLD' LIMIT 1").fetch_one(&*test.app.db).await.unwrap();
         let query = "query($id: ID!) {
             viewer { id addresses { id } sessions { id } cart { id lines { id } } wishlist { nodes { id } } }
             order(id: $id) { number payments { id refunds { id } } lines { product { id category { id } } } } }";
@@ -386,7 +386,7 @@ fn possible(kind: &Value) -> Vec<&str> {
 /// Everything in the database. Sessions, too: nobody logs in between two readings.
 pub async fn digest(test: &TestApp) -> BTreeMap<String, String> {
     let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('public', 'pgmq') ORDER BY 1";
-    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&test.app.for_jobs().db).await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&*test.app.for_jobs().db).await.unwrap();
     assert!(tables.len() > 20);
     // Who asks for units and gets none leaves a row that was locked meanwhile.
     let rows = |table: &str| match table {
@@ -396,7 +396,7 @@ pub async fn digest(test: &TestApp) -> BTreeMap<String, String> {
     let digest = "coalesce(md5(string_agg(t::text, E'\\n' ORDER BY t::text)), '')";
     let each = |table: &String| format!("SELECT '{table}', {digest} FROM {}", rows(table));
     let sql = tables.iter().map(each).collect::<Vec<_>>().join(" UNION ALL ");
-    sqlx::query_as(&sql).fetch_all(&test.app.for_jobs().db).await.unwrap().into_iter().collect()
+    sqlx::query_as(&sql).fetch_all(&*test.app.for_jobs().db).await.unwrap().into_iter().collect()
 }
 
 /// The rows of one customer, with their orders'. Mails to her and their links are not: anybody may ask for those.
@@ -414,7 +414,7 @@ async fn digest_of(test: &TestApp, customer: &str) -> Vec<(String, Option<String
         UNION ALL SELECT 'refund', md5(string_agg(t::text, '' ORDER BY t::text)) FROM refund t JOIN orders o ON o.id = t.order_id WHERE customer_id = $1
         UNION ALL SELECT 'unit', md5(string_agg(t::text, '' ORDER BY t::text)) FROM stock_unit t JOIN orders o ON o.id = t.order_id WHERE customer_id = $1";
     let id = customer_id(&json!(customer));
-    let rows: Vec<(String, Option<String>)> = sqlx::query_as(own).bind(id.0).fetch_all(&test.app.for_jobs().db).await.unwrap();
+    let rows: Vec<(String, Option<String>)> = sqlx::query_as(own).bind(id.0).fetch_all(&*test.app.for_jobs().db).await.unwrap();
     assert!(rows.iter().filter(|(_, digest)| digest.is_some()).count() >= 11, "{rows:?}");
     rows
 }

@@ -280,9 +280,9 @@ fn the_operations_that_everybody_sends_may_be_kept() {
 async fn the_triggers_know_every_column_of_a_product() {
     let test = TestApp::start().await;
     let columns = "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'product' AND is_generated = 'NEVER'";
-    let columns: Vec<String> = sqlx::query_scalar(columns).fetch_all(&test.app.db).await.unwrap();
+    let columns: Vec<String> = sqlx::query_scalar(columns).fetch_all(&*test.app.db).await.unwrap();
     let source: String =
-        sqlx::query_scalar("SELECT prosrc FROM pg_proc WHERE proname = 'note_changed_products'").fetch_one(&test.app.db).await.unwrap();
+        sqlx::query_scalar("SELECT prosrc FROM pg_proc WHERE proname = 'note_changed_products'").fetch_one(&*test.app.db).await.unwrap();
     let no_change = ["id", "available", "updated_at", "import_key", "import_quantity"];
     let forgotten: Vec<_> =
         columns.iter().filter(|column| !no_change.contains(&column.as_str()) && !source.contains(&format!("a.{column}"))).collect();

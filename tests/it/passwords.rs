@@ -90,8 +90,8 @@ async fn a_password_hash_of_other_parameters_is_made_anew_at_the_next_log_in() {
     account(&test, "ann@example.com").await;
     let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
     let old = cheap.hash_password(PASSWORD.as_bytes()).unwrap().to_string();
-    sqlx::query("UPDATE customer SET password_hash = $1").bind(&old).execute(&test.app.db).await.unwrap();
-    let stored = async || sqlx::query_scalar::<_, String>("SELECT password_hash FROM customer").fetch_one(&test.app.db).await.unwrap();
+    sqlx::query("UPDATE customer SET password_hash = $1").bind(&old).execute(&*test.app.db).await.unwrap();
+    let stored = async || sqlx::query_scalar::<_, String>("SELECT password_hash FROM customer").fetch_one(&*test.app.db).await.unwrap();
     let visitor = test.anonymous();
 
     assert!(log_in(&visitor, "ann@example.com", "not her password").await["tokens"].is_null());

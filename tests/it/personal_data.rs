@@ -198,7 +198,7 @@ async fn the_most_talkative_log_and_traces_show_nobody_and_no_secret() {
     // No mail server answers: the mail is put off.
     until(async || (test.scalar("SELECT count(*) FROM retry WHERE queue = 'mail'").await > 0).then_some(())).await;
     let (mail, sealed): (Uuid, Vec<u8>) =
-        sqlx::query_as("SELECT id, content_sealed FROM mail WHERE content_sealed IS NOT NULL").fetch_one(&test.app.db).await.unwrap();
+        sqlx::query_as("SELECT id, content_sealed FROM mail WHERE content_sealed IS NOT NULL").fetch_one(&*test.app.db).await.unwrap();
     let letter = test.app.sealing.open(SealedColumn::MailContent, mail, &sealed).unwrap();
     let link_token = letter.split("token=").nth(1).unwrap().split('\\').next().unwrap().to_owned();
 

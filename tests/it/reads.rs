@@ -106,7 +106,7 @@ async fn pages_are_complete_and_without_doubles_while_products_come_and_go() {
     for listing in &listings {
         staying.push(walk(&visitor, listing, FORWARDS).await.into_iter().collect::<HashSet<_>>());
     }
-    let coming = tokio::spawn(come_and_go(test.app.for_jobs().db.clone(), stop.clone()));
+    let coming = tokio::spawn(come_and_go(PgPool::clone(&test.app.for_jobs().db), stop.clone()));
 
     for (listing, staying) in listings.iter().zip(staying) {
         assert!(staying.len() >= 30, "{listing}");

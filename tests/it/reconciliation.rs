@@ -49,7 +49,7 @@ async fn each_way_to_differ_is_found_and_forgotten_when_it_is_mended() {
 
     let gateway = &test.app.payment_gateway;
     let (reference, id): (String, Uuid) =
-        sqlx::query_as("SELECT provider_reference, order_id FROM payment").fetch_one(&test.app.db).await.unwrap();
+        sqlx::query_as("SELECT provider_reference, order_id FROM payment").fetch_one(&*test.app.db).await.unwrap();
     let by_hand = NewRefund { intent: &reference, amount_minor: 1, refund_id: Uuid::now_v7(), order_id: id };
     gateway.create_refund("by hand", &by_hand).await.unwrap();
     assert_differs(&test, "REFUND_DIFFERS").await;

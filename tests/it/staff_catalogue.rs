@@ -436,10 +436,10 @@ async fn an_order_or_a_sale_that_cannot_be_ended_keeps_no_other_waiting() {
     let mails_of = format!("customer SET email_sealed = $1 WHERE id = (SELECT customer_id FROM orders WHERE id = '{}')", id_of(&orders[0]));
     let sealed: Vec<u8> = sqlx::query_scalar("SELECT email_sealed FROM customer c JOIN orders o ON o.customer_id = c.id WHERE o.id = $1")
         .bind(id_of(&orders[0]))
-        .fetch_one(&test.app.db)
+        .fetch_one(&*test.app.db)
         .await
         .unwrap();
-    let seal = async |bytes: &[u8]| sqlx::query(&format!("UPDATE {mails_of}")).bind(bytes).execute(&test.app.db).await.unwrap();
+    let seal = async |bytes: &[u8]| sqlx::query(&format!("UPDATE {mails_of}")).bind(bytes).execute(&*test.app.db).await.unwrap();
     seal(b"no mail can be written to it").await;
     set(&orders[1], "status = 'IN_REVIEW', status_before_review = 'AWAITING_PAYMENT'").await;
     cancel(&staff, first.1).await;
@@ -449,7 +449,7 @@ async fn an_order_or_a_sale_that_cannot_be_ended_keeps_no_other_waiting() {
 
     let status = async |order: &str| {
         let status = sqlx::query_scalar("SELECT status FROM orders WHERE id = $1").bind(id_of(order));
-        status.fetch_one(&test.app.db).await.map(|status: String| status).unwrap()
+        status.fetch_one(&*test.app.db).await.map(|status: String| status).unwrap()
     };
     assert_eq!((status(&orders[2]).await.as_str(), status(&orders[3]).await.as_str()), ("CANCELLED", "CANCELLED"));
     assert_eq!((available(&staff, &first.0).await, available(&staff, &later.0).await), (1, 2));

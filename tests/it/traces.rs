@@ -208,7 +208,7 @@ async fn assert_ids_go_on() {
     let (sale, ann) = (test.open_sale(1, 1).await, test.customer().await);
     let (trace, _) = buy(&ann, sale, Some(STRANGER)).await;
     let carried: String =
-        sqlx::query_scalar("SELECT message ->> 'trace' FROM pgmq.q_payment").fetch_one(&test.app.for_jobs().db).await.unwrap();
+        sqlx::query_scalar("SELECT message ->> 'trace' FROM pgmq.q_payment").fetch_one(&*test.app.for_jobs().db).await.unwrap();
     assert!(carried.starts_with(&format!("00-{trace}-")) && carried.ends_with("-00"), "{carried} of {trace}");
     test.finish().await;
 }
@@ -232,7 +232,7 @@ async fn messages_of_other_versions_are_read_and_dead_letters_tell_the_trace() {
         ann.until_order_is(order, "PAID").await;
     }
     let ids = async || {
-        let ids = sqlx::query_scalar("SELECT trace_id FROM dead_letter ORDER BY message_id").fetch_all(&test.app.for_jobs().db).await;
+        let ids = sqlx::query_scalar("SELECT trace_id FROM dead_letter ORDER BY message_id").fetch_all(&*test.app.for_jobs().db).await;
         let ids: Vec<String> = ids.unwrap();
         (ids.len() == 2).then_some(ids)
     };

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Postgres, pool::PoolConnection};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -20,7 +20,7 @@ use crate::{
     domain::ids::FlashSaleId,
     services::ServiceError,
     store::{
-        self, StoreError,
+        self, Database, StoreError,
         purchase::{Purchase, PurchaseOutcome},
     },
     telemetry,
@@ -99,7 +99,7 @@ pub async fn run(app: App, number: i16, stop: CancellationToken) {
 
 struct Worker {
     app: App,
-    db: PgPool,
+    db: Database,
     slot: i16,
     /// Kept between batches: taking one from the pool costs a round trip.
     connection: Option<PoolConnection<Postgres>>,

@@ -17,14 +17,14 @@ impl TestApp {
         let sql = "WITH p AS (INSERT INTO product (id, title, description, price_minor, currency, available, created_at, updated_at)
                        VALUES ($1, 'A thing', '', $2, 'KRW', $3, now(), now()))
                    INSERT INTO stock_movement (id, kind, quantity, product_id, at) SELECT gen_random_uuid(), 'RECEIVED', $3, $1, now() WHERE $3 > 0";
-        sqlx::query(sql).bind(id.0).bind(price).bind(available).execute(&self.app.for_jobs().db).await.unwrap();
+        sqlx::query(sql).bind(id.0).bind(price).bind(available).execute(&*self.app.for_jobs().db).await.unwrap();
         id
     }
 
     /// The product that is sold in a sale.
     pub async fn product_of(&self, sale: FlashSaleId) -> ProductId {
         let id = sqlx::query_scalar("SELECT product_id FROM flash_sale WHERE id = $1").bind(sale.0);
-        ProductId(id.fetch_one(&self.app.for_jobs().db).await.unwrap())
+        ProductId(id.fetch_one(&*self.app.for_jobs().db).await.unwrap())
     }
 
     pub async fn available(&self, product: ProductId) -> i64 {

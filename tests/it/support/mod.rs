@@ -230,12 +230,12 @@ impl TestApp {
 
     /// A value of the database, by a statement of the test's own.
     pub async fn scalar(&self, sql: &str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&self.patient().db).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&*self.patient().db).await.unwrap()
     }
 
     /// Changes the database behind the program's back.
     pub async fn execute(&self, sql: &str) {
-        sqlx::raw_sql(sql).execute(&self.patient().db).await.unwrap();
+        sqlx::raw_sql(sql).execute(&*self.patient().db).await.unwrap();
     }
 
     /// Statements that wait for a lock of somebody else.
@@ -245,7 +245,7 @@ impl TestApp {
 
     pub async fn free_units(&self, sale: FlashSaleId) -> i64 {
         let sql = "SELECT count(*) FROM stock_unit WHERE sale_id = $1 AND order_id IS NULL";
-        sqlx::query_scalar(sql).bind(sale.0).fetch_one(&self.patient().db).await.unwrap()
+        sqlx::query_scalar(sql).bind(sale.0).fetch_one(&*self.patient().db).await.unwrap()
     }
 
     /// How much is still to happen to orders and their money; who waits for a customer at the bank may do so.
