@@ -29,7 +29,7 @@ use super::{
     client_address::{client_address, network},
     complete, cors, graphql,
     lane::{Lane, refusal},
-    operations::Answered,
+    operations::{Answered, OperationName},
 };
 use crate::{
     metrics::{Counted, OperationOutcome},
@@ -95,7 +95,7 @@ impl Api {
             if self.operations.is_full() {
                 let id = RequestId::new();
                 let refusal = complete(refusal(&id), &id, &self.state.app.config.http);
-                let answered = Answered::of(&refusal);
+                let answered = Answered::of(&refusal, &OperationName::default());
                 return Ok((refusal, answered));
             }
             request = match self.in_memory(request) {
@@ -104,8 +104,10 @@ impl Api {
             };
         }
         let _in_flight = Counted::one(&self.state.app.metrics.operations_in_flight);
+        let name = OperationName::default();
+        request.extensions_mut().insert(name.clone());
         let response = self.router.oneshot(request).await?;
-        let answered = Answered::of(&response);
+        let answered = Answered::of(&response, &name);
         Ok((response, answered))
     }
 

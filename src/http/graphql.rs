@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     ClientAddress, HttpState, RequestId,
     authentication::authenticate,
-    operations::{Answered, outcome},
+    operations::{OperationName, outcome},
     page_cache::refused,
 };
 use crate::{
@@ -38,6 +38,7 @@ pub async fn execute(
     State(state): State<Arc<HttpState>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
+    Extension(name): Extension<OperationName>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -60,6 +61,7 @@ pub async fn execute(
         let error = ApiError::BadRequest("One JSON object with `query` and perhaps `variables` and `operationName`.");
         return refuse(StatusCode::BAD_REQUEST, error);
     };
+    name.tell(operation);
     let viewer = match authenticate(&state.app, text(&headers, &header::AUTHORIZATION)) {
         Ok(viewer) => viewer.map(|(viewer, _)| viewer),
         Err(error @ ApiError::Unavailable(_)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error),
@@ -68,7 +70,7 @@ pub async fn execute(
     let user_agent = text(&headers, &header::USER_AGENT).map(str::to_owned);
     let caller = Caller { viewer, user_agent, address: Some(address), transport: Transport::Post };
     if let Err(error) = caller.count_operation(&state.app) {
-        return answer(&headers, operation, finished(GraphQlResponse::from_errors(vec![error.into()]), &request_id));
+        return answer(&headers, finished(GraphQlResponse::from_errors(vec![error.into()]), &request_id));
     }
     if let Some(pages) = pages
         && let Some(wanted) = known.or_else(|| pages.find(&body, request.as_mut()?))
@@ -76,14 +78,14 @@ pub async fn execute(
         match pages.get(wanted, || read_again(&body)).await {
             Some(Outcome::Page(ready)) => {
                 let mut answer = page(&headers, &ready);
-                answer.extensions_mut().insert(Answered { operation, outcome: OperationOutcome::Ok });
+                answer.extensions_mut().insert(OperationOutcome::Ok);
                 return answer;
             }
             Some(Outcome::Refusal(refusal)) => {
                 let response = refused(&refusal);
                 // A customer may ask for more than a visitor, for whom pages are made.
                 if caller.viewer.is_none() || !response.errors.iter().any(|error| has_code(error, ApiError::TooComplex)) {
-                    return answer(&headers, operation, finished(response, &request_id));
+                    return answer(&headers, finished(response, &request_id));
                 }
             }
             None => {}
@@ -93,7 +95,7 @@ pub async fn execute(
     request.data = request_data(&state.app, caller);
     let api = Api { schema: state.schema.clone(), request_id };
     let response = api.execute(request).await;
-    answer(&headers, operation, response)
+    answer(&headers, response)
 }
 
 fn read(body: &[u8]) -> Option<async_graphql::Request> {
@@ -127,8 +129,8 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a
 
 /// A request that could not be run at all has no `data`. With `application/graphql-response+json` it is a 400; older clients expect
 /// 200.
-fn answer(headers: &HeaderMap, operation: &'static str, response: GraphQlResponse) -> Response {
-    let answered = Answered { operation, outcome: outcome(&response) };
+fn answer(headers: &HeaderMap, response: GraphQlResponse) -> Response {
+    let outcome = outcome(&response);
     let could_not_run = could_not_run(&response);
     let is_limited = response.errors.iter().any(|error| has_code(error, ApiError::RateLimited { retry_after: Duration::ZERO }));
     let mut answer = if could_not_run {
@@ -140,7 +142,7 @@ fn answer(headers: &HeaderMap, operation: &'static str, response: GraphQlRespons
         *answer.status_mut() = if is_limited { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::BAD_REQUEST };
     }
     answer.headers_mut().insert(header::CONTENT_TYPE, content_type(headers));
-    answer.extensions_mut().insert(answered);
+    answer.extensions_mut().insert(outcome);
     answer
 }
 

@@ -1,9 +1,12 @@
 //! How operations are counted: once for each answer, wherever it was made, by name, outcome and duration.
 //!
-//! Owns: what counts as which outcome. Called by front.rs, which every operation by HTTP comes through and goes out by; handlers tell
-//! it what they know of an operation in the extensions of their answer.
+//! Owns: what counts as which outcome. Called by front.rs, which every operation by HTTP comes through and goes out by.
 
-use std::{collections::HashMap, sync::OnceLock, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_graphql::{Response as GraphQlResponse, Value};
 use axum::{http::StatusCode, response::Response};
@@ -14,6 +17,18 @@ use crate::{
     resolvers::{errors::ApiError, trusted_documents},
 };
 
+/// The name of the operation that a request turned out to be. Its handler tells it as soon as it knows, so that an operation which is cut
+/// off is counted by its name as well.
+#[derive(Clone, Default)]
+pub struct OperationName(Arc<OnceLock<&'static str>>);
+
+impl OperationName {
+    pub fn tell(&self, name: &'static str) {
+        // Who tells it again says the same.
+        let _ = self.0.set(name);
+    }
+}
+
 /// An operation that was answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
@@ -22,10 +37,10 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// As its handler tells, or as its status does where it had none, or none that came to an end.
-    pub fn of(response: &Response) -> Self {
-        let told = response.extensions().get().copied();
-        told.unwrap_or_else(|| Self { operation: trusted_documents::OTHER, outcome: outcome_of(response.status()) })
+    /// The outcome is what the handler put into the answer's extensions, or what the status tells: then it was cut off or refused.
+    pub fn of(response: &Response, OperationName(name): &OperationName) -> Self {
+        let outcome = response.extensions().get().copied().unwrap_or_else(|| outcome_of(response.status()));
+        Self { operation: name.get().copied().unwrap_or(trusted_documents::OTHER), outcome }
     }
 }
 

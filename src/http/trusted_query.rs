@@ -6,9 +6,8 @@ use std::sync::Arc;
 use async_graphql::{Request, Response as GraphQlResponse, Variables};
 use axum::{
     Extension,
-    extract::{Path, RawQuery, State},
-    extract::{Query, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -16,7 +15,7 @@ use serde::Deserialize;
 use super::{
     ClientAddress, HttpState, RequestId,
     graphql::{GRAPHQL_RESPONSE, could_not_run, error_body, finished},
-    operations::{Answered, outcome},
+    operations::{OperationName, outcome},
     page_cache::refused,
 };
 use crate::{
@@ -40,14 +39,14 @@ pub async fn execute(
     State(state): State<Arc<HttpState>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Extension(ClientAddress(address)): Extension<ClientAddress>,
+    Extension(name): Extension<OperationName>,
     Path(hash): Path<String>,
-    RawQuery(query): RawQuery,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let refuse = |status, error| (status, error_body(error, Some(&request_id))).into_response();
     let bad = |message| refuse(StatusCode::BAD_REQUEST, ApiError::BadRequest(message));
-    let query = query.unwrap_or_default();
+    let query = uri.query().unwrap_or_default();
     if query.len() > MAX_QUERY_BYTES {
         return refuse(StatusCode::URI_TOO_LONG, ApiError::BadRequest("The address is too long: send the operation by POST."));
     }
@@ -58,7 +57,7 @@ pub async fn execute(
     let Some(document) = trusted_documents::find(&hash) else {
         return refuse(StatusCode::NOT_FOUND, ApiError::BadRequest("No document has this hash."));
     };
-    let Ok(Query(Parameters { variables, operation_name })) = parameters else {
+    let Ok(Query(Parameters { variables, operation_name })) = Query::try_from_uri(&uri) else {
         return bad("Nothing but `variables`, a JSON object, and `operationName`.");
     };
     let Ok(variables) = variables.as_deref().map_or(Ok(Variables::default()), serde_json::from_str) else {
@@ -70,12 +69,13 @@ pub async fn execute(
     let Some(wanted) = state.pages.known(sent.as_bytes()).or_else(|| state.pages.find(sent.as_bytes(), &mut request)) else {
         return bad("Its answer is not the same for everybody, or it is no query: send it by POST.");
     };
+    name.tell(wanted.operation);
     let (mut answer, outcome) = match state.pages.get(wanted, || request).await {
         Some(Outcome::Page(page)) => (answer(&state, &headers, &page), OperationOutcome::Ok),
         Some(Outcome::Refusal(refusal)) => answer_refusal(finished(refused(&refusal), &request_id)),
         None => (refuse(StatusCode::INTERNAL_SERVER_ERROR, ApiError::Internal), OperationOutcome::Failed),
     };
-    answer.extensions_mut().insert(Answered { operation: wanted.operation, outcome });
+    answer.extensions_mut().insert(outcome);
     answer
 }
 
