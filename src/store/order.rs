@@ -1,10 +1,10 @@
-//! Orders with their lines and history.
+//! Orders with their lines and history; `listing.rs` has the lists of them, `change.rs` what is written.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Page, StoreError, expect_one};
+use super::StoreError;
 use crate::domain::{
     ids::{AddressId, CustomerId, FlashSaleId, OrderId, ProductId},
     money::{Currency, Money},
@@ -67,6 +67,16 @@ macro_rules! select_orders {
     };
 }
 
+mod change;
+mod listing;
+
+pub use self::{
+    change::{
+        NewLine, NewOrder, Step, erase, insert, update_address, update_for_retry, update_status, update_tracking_number, update_version,
+    },
+    listing::{OrderFilter, OrderPosition, count, list},
+};
+
 #[derive(Clone, Debug)]
 pub struct OrderLine {
     pub order_id: OrderId,
@@ -107,84 +117,6 @@ pub async fn lock_by_ids(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<O
 pub async fn lock(db: &mut PgConnection, id: OrderId, customer: Option<CustomerId>) -> Result<Option<Order>, StoreError> {
     let order = select_orders!("WHERE o.id = $1 AND ($2::uuid IS NULL OR o.customer_id = $2) FOR UPDATE", id as _, customer as _);
     Ok(order.fetch_optional(db).await?)
-}
-
-/// What a list of orders is narrowed to; all of them when nothing is said.
-#[derive(Clone, Debug, Default)]
-pub struct OrderFilter {
-    pub customer: Option<CustomerId>,
-    pub statuses: Vec<OrderStatus>,
-    pub created_from: Option<DateTime<Utc>>,
-    /// Not included.
-    pub created_to: Option<DateTime<Utc>>,
-    pub min_total_minor: Option<i64>,
-    pub max_total_minor: Option<i64>,
-    pub flash_sale_only: bool,
-    pub number: Option<String>,
-}
-
-/// An order's place in a list.
-#[derive(Clone, Copy, Debug)]
-pub struct OrderPosition {
-    pub created_at: DateTime<Utc>,
-    pub id: OrderId,
-}
-
-/// One page of orders, newest first.
-pub async fn list(
-    db: &mut PgConnection,
-    filter: &OrderFilter,
-    after: Option<OrderPosition>,
-    size: usize,
-) -> Result<Page<Order>, StoreError> {
-    let rows = select_orders!(
-        "WHERE ($1::uuid IS NULL OR o.customer_id = $1)
-           AND (cardinality($2::text[]) = 0 OR o.status = ANY($2))
-           AND ($3::timestamptz IS NULL OR o.created_at >= $3)
-           AND ($4::timestamptz IS NULL OR o.created_at < $4)
-           AND ($5::bigint IS NULL OR o.total_minor >= $5)
-           AND ($6::bigint IS NULL OR o.total_minor <= $6)
-           AND (NOT $7 OR EXISTS (SELECT FROM order_line l WHERE l.order_id = o.id AND l.flash_sale_id IS NOT NULL))
-           AND ($8::text IS NULL OR o.number = $8)
-           AND ($9::timestamptz IS NULL OR (o.created_at, o.id) < ($9, $10::uuid))
-         ORDER BY o.created_at DESC, o.id DESC
-         LIMIT $11",
-        filter.customer as _,
-        &filter.statuses as _,
-        filter.created_from,
-        filter.created_to,
-        filter.min_total_minor,
-        filter.max_total_minor,
-        filter.flash_sale_only,
-        filter.number.as_deref(),
-        after.map(|position| position.created_at),
-        after.map(|position| position.id) as _,
-        i64::try_from(size + 1).unwrap_or(i64::MAX),
-    );
-    Ok(Page::from_surplus(rows.fetch_all(db).await?, size))
-}
-
-pub async fn count(db: &mut PgConnection, filter: &OrderFilter) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM orders o
-            WHERE ($1::uuid IS NULL OR o.customer_id = $1)
-              AND (cardinality($2::text[]) = 0 OR o.status = ANY($2))
-              AND ($3::timestamptz IS NULL OR o.created_at >= $3)
-              AND ($4::timestamptz IS NULL OR o.created_at < $4)
-              AND ($5::bigint IS NULL OR o.total_minor >= $5)
-              AND ($6::bigint IS NULL OR o.total_minor <= $6)
-              AND (NOT $7 OR EXISTS (SELECT FROM order_line l WHERE l.order_id = o.id AND l.flash_sale_id IS NOT NULL))
-              AND ($8::text IS NULL OR o.number = $8)"#,
-        filter.customer as _,
-        &filter.statuses as _,
-        filter.created_from,
-        filter.created_to,
-        filter.min_total_minor,
-        filter.max_total_minor,
-        filter.flash_sale_only,
-        filter.number.as_deref(),
-    );
-    Ok(count.fetch_one(db).await?)
 }
 
 /// Unpaid orders whose hold is over (paused time added), locked; those that others have locked are left to them. Orders that
@@ -329,112 +261,6 @@ pub async fn list_events(db: &mut PgConnection, orders: &[OrderId]) -> Result<Ve
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Counts a change that is not one of the status, so that subscribers are told. Call with the rows locked.
-pub async fn update_version(db: &mut PgConnection, ids: &[OrderId], at: DateTime<Utc>) -> Result<Vec<(OrderId, CustomerId)>, StoreError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = sqlx::query!(
-        r#"UPDATE orders SET version = version + 1, updated_at = $2 WHERE id = ANY($1)
-        RETURNING id AS "id: OrderId", customer_id AS "customer_id: CustomerId""#,
-        ids as _,
-        at,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.customer_id)).collect())
-}
-
-/// One step of an order, already checked against the state table.
-#[derive(Clone, Debug)]
-pub struct Step {
-    pub order: OrderId,
-    pub from_version: i32,
-    pub to: OrderStatus,
-    pub reason: Option<OrderEventReason>,
-    /// For people: as somebody typed it for the order's history, or words of ours.
-    pub note: Option<String>,
-}
-
-/// Writes the steps: status, version and history. Call with the rows locked; a row whose version moved on is an error.
-/// The payment method is forgotten, unless the order waits for payment still.
-pub async fn update_status(db: &mut PgConnection, steps: &[Step], at: DateTime<Utc>) -> Result<(), StoreError> {
-    let updated = sqlx::query!(
-        "WITH step AS (
-             SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::text[]) AS s (id, version, status, reason_code, reason)
-         ), moved AS (
-             UPDATE orders o
-                SET status = s.status, version = o.version + 1, updated_at = $6,
-                    status_before_review = CASE WHEN s.status = 'IN_REVIEW' THEN o.status END,
-                    review_reason = CASE WHEN s.status = 'IN_REVIEW' THEN s.reason END,
-                    payment_method = CASE WHEN s.status IN ('AWAITING_PAYMENT', 'EXPIRING') THEN o.payment_method END
-               FROM step s
-              WHERE o.id = s.id AND o.version = s.version
-          RETURNING o.id, o.version
-         )
-         INSERT INTO order_event (order_id, version, status, reason_code, reason, at)
-         SELECT m.id, m.version, s.status, s.reason_code, s.reason, $6 FROM moved m JOIN step s ON s.id = m.id",
-        &steps.iter().map(|step| step.order.0).collect::<Vec<_>>(),
-        &steps.iter().map(|step| step.from_version).collect::<Vec<_>>(),
-        &steps.iter().map(|step| step.to.as_str().to_owned()).collect::<Vec<_>>(),
-        &steps.iter().map(|step| step.reason.map(|reason| reason.as_str().to_owned())).collect::<Vec<_>>() as _,
-        &steps.iter().map(|step| step.note.clone()).collect::<Vec<_>>() as _,
-        at,
-    )
-    .execute(db)
-    .await?;
-    if updated.rows_affected() == steps.len() as u64 { Ok(()) } else { Err(StoreError::Missing("order at the version that was locked")) }
-}
-
-/// Gives an order that claims its units anew the payment method of the next try and a hold from `at` on: the shortest of its lines'
-/// holds, `ordinary` for ordinary stock. Call with the row locked.
-pub async fn update_for_retry(
-    db: &mut PgConnection,
-    id: OrderId,
-    payment_method: &str,
-    at: DateTime<Utc>,
-    ordinary: TimeDelta,
-) -> Result<(), StoreError> {
-    let updated = sqlx::query!(
-        "UPDATE orders
-            SET payment_method = $2,
-                hold_expires_at = $3::timestamptz + make_interval(secs => (
-                    SELECT min(coalesce(s.hold_seconds, $4::double precision))
-                      FROM order_line l LEFT JOIN flash_sale s ON s.id = l.flash_sale_id WHERE l.order_id = $1))
-          WHERE id = $1",
-        id as _,
-        payment_method,
-        at,
-        ordinary.as_seconds_f64(),
-    );
-    expect_one(updated.execute(db).await?.rows_affected(), "order")
-}
-
-/// Sends an order somewhere else. Call with the row locked.
-pub async fn update_address(
-    db: &mut PgConnection,
-    id: OrderId,
-    address: AddressId,
-    delivery_note_sealed: Option<&[u8]>,
-    at: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let updated = sqlx::query!(
-        "UPDATE orders SET address_id = $2, delivery_note_sealed = coalesce($3, delivery_note_sealed), version = version + 1, updated_at = $4
-          WHERE id = $1",
-        id as _,
-        address as _,
-        delivery_note_sealed,
-        at,
-    );
-    expect_one(updated.execute(db).await?.rows_affected(), "order")
-}
-
-/// Notes the parcel's number. Call with the row locked.
-pub async fn update_tracking_number(db: &mut PgConnection, id: OrderId, tracking_number: &str) -> Result<(), StoreError> {
-    let updated = sqlx::query!("UPDATE orders SET tracking_number = $2 WHERE id = $1", id as _, tracking_number);
-    expect_one(updated.execute(db).await?.rows_affected(), "order")
-}
-
 /// Keeps a customer from buying, and others from changing the customer's orders, until the transaction ends; false when somebody is
 /// just doing so. By the SQL function `lock_purchases`. Call with the customer's row locked.
 pub async fn lock_purchases(db: &mut PgConnection, customer: CustomerId) -> Result<bool, StoreError> {
@@ -454,100 +280,6 @@ pub async fn has_unfinished(db: &mut PgConnection, customer: CustomerId) -> Resu
         customer as _,
     );
     Ok(unfinished.fetch_one(db).await?)
-}
-
-/// Erases what a customer wrote into orders, and counts it as a change of each of them. Call with the rows locked.
-pub async fn erase(db: &mut PgConnection, customer: CustomerId, at: DateTime<Utc>) -> Result<Vec<OrderId>, StoreError> {
-    // The reason of a cancellation is that of its refund too.
-    sqlx::query!(
-        "UPDATE refund r SET reason = NULL
-           FROM orders o
-           JOIN order_event e ON e.order_id = o.id AND e.reason_code = 'CUSTOMER'
-          WHERE o.customer_id = $1 AND r.order_id = o.id AND r.reason = e.reason",
-        customer as _,
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!(
-        "UPDATE order_event e SET reason = NULL
-           FROM orders o
-          WHERE o.customer_id = $1 AND e.order_id = o.id AND e.reason_code = 'CUSTOMER' AND e.reason IS NOT NULL",
-        customer as _,
-    )
-    .execute(&mut *db)
-    .await?;
-    let orders = sqlx::query_scalar!(
-        r#"UPDATE orders SET delivery_note_sealed = NULL, version = version + 1, updated_at = $2
-            WHERE customer_id = $1 RETURNING id AS "id: OrderId""#,
-        customer as _,
-        at,
-    );
-    Ok(orders.fetch_all(db).await?)
-}
-
-pub struct NewOrder<'a> {
-    pub id: OrderId,
-    pub number: String,
-    pub customer: CustomerId,
-    pub total: Money,
-    pub mutation: &'static str,
-    pub idempotency_key: Uuid,
-    pub request_hash: &'a [u8],
-    pub address: Option<AddressId>,
-    pub delivery_note_sealed: Option<Vec<u8>>,
-    pub payment_method: &'a str,
-    pub hold_expires_at: DateTime<Utc>,
-}
-
-pub struct NewLine {
-    pub product: ProductId,
-    pub flash_sale: Option<FlashSaleId>,
-    pub title: String,
-    pub quantity: i32,
-    pub unit_price_minor: i64,
-}
-
-/// Inserts an order that awaits payment, with its lines and the first line of its history. Its units are claimed next, in the
-/// same transaction.
-pub async fn insert(db: &mut PgConnection, order: &NewOrder<'_>, lines: &[NewLine], at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query!(
-        "INSERT INTO orders (id, number, customer_id, status, version, total_minor, currency, mutation, idempotency_key, request_hash,
-                             address_id, delivery_note_sealed, payment_method, hold_expires_at, created_at, updated_at)
-         VALUES ($1, $2, $3, 'AWAITING_PAYMENT', 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
-        order.id as _,
-        order.number,
-        order.customer as _,
-        order.total.minor,
-        order.total.currency as _,
-        order.mutation,
-        order.idempotency_key,
-        order.request_hash,
-        order.address as _,
-        order.delivery_note_sealed.as_deref(),
-        order.payment_method,
-        order.hold_expires_at,
-        at,
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!(
-        "INSERT INTO order_line (order_id, position, product_id, flash_sale_id, title, quantity, unit_price_minor)
-         SELECT $1, l.position, l.product_id, l.flash_sale_id, l.title, l.quantity, l.unit_price_minor
-           FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::bigint[]) WITH ORDINALITY
-                AS l (product_id, flash_sale_id, title, quantity, unit_price_minor, position)",
-        order.id as _,
-        &lines.iter().map(|line| line.product.0).collect::<Vec<_>>(),
-        &lines.iter().map(|line| line.flash_sale).collect::<Vec<_>>() as _,
-        &lines.iter().map(|line| line.title.clone()).collect::<Vec<_>>(),
-        &lines.iter().map(|line| line.quantity).collect::<Vec<_>>(),
-        &lines.iter().map(|line| line.unit_price_minor).collect::<Vec<_>>(),
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!("INSERT INTO order_event (order_id, version, status, at) VALUES ($1, 1, 'AWAITING_PAYMENT', $2)", order.id as _, at)
-        .execute(db)
-        .await?;
-    Ok(())
 }
 
 /// The order that a key made, with the hash of what was asked for under it.
