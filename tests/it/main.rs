@@ -3,6 +3,7 @@
 mod support;
 
 mod abuse;
+mod account_abuse;
 mod account_deletion;
 mod accounts;
 mod addresses;
@@ -53,4 +54,5 @@ mod traces;
 mod trusted_documents;
 mod walk;
 mod webhooks;
+mod wire_abuse;
 mod wishlist;
