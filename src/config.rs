@@ -1,7 +1,7 @@
 //! Every setting, read once and checked together, so that a wrong start reports all mistakes at once.
 //!
 //! Owns: names, defaults, ranges, cross-checks. Does not own: what the settings mean to those who use them.
-//! The only place that reads the environment. `.env.example` documents the same names; a test compares the two.
+//! Only `settings.rs` reads the environment. `.env.example` documents the same names; a test compares the two.
 
 mod database;
 mod http;

@@ -32,7 +32,7 @@ pub struct ServeArgs {
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let (app, telemetry) = start_app()?;
     raise_open_files();
-    store::schema::check(&app.db).await?;
+    store::schema::check(&mut *app.db.acquire().await?).await?;
     services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
     if let Some(address) = app.config.http.metrics {
@@ -55,7 +55,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 pub async fn work() -> anyhow::Result<()> {
     let (app, telemetry) = start_app()?;
-    store::schema::check(&app.db).await?;
+    store::schema::check(&mut *app.db.acquire().await?).await?;
     services::key_rotation::check_email_index(&app).await?;
     let running = Running::start();
     if let Some(address) = app.config.http.metrics {

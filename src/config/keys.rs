@@ -54,7 +54,7 @@ impl KeysConfig {
 
 impl Reader<'_> {
     /// `id:base64,id:base64`, each key 32 bytes.
-    pub(super) fn keys(&mut self, name: &'static str) -> Vec<NumberedKey> {
+    fn keys(&mut self, name: &'static str) -> Vec<NumberedKey> {
         let text = Zeroizing::new(self.required(name, "make one with `whitemonday keys generate`"));
         if text.is_empty() {
             return Vec::new();

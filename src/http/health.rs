@@ -86,13 +86,13 @@ async fn look(app: &App) -> Answer {
 
 /// Which schema it has, and for how long the oldest message of each queue waits.
 async fn look_at_database(app: &App) -> Result<(&'static str, Vec<(Queue, Duration)>), SchemaError> {
-    let schema = match store::schema::check(&app.db).await {
+    let mut db = app.db.acquire().await?;
+    let schema = match store::schema::check(&mut db).await {
         Ok(()) => "current",
         // Migrations leave what the program before them needs: while a deployment goes on, its processes do so, too.
         Err(SchemaError::Newer(_)) => "newer",
         Err(error) => return Err(error),
     };
-    let mut db = app.db.acquire().await?;
     let mut waits = Vec::with_capacity(Queue::ALL.len());
     for queue in Queue::ALL {
         waits.push((queue, store::queue::get_oldest_wait(&mut db, queue).await?.unwrap_or_default()));

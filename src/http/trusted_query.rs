@@ -57,6 +57,7 @@ pub async fn execute(
     let Some(document) = trusted_documents::find(&hash) else {
         return refuse(StatusCode::NOT_FOUND, ApiError::BadRequest("No document has this hash."));
     };
+    name.tell(trusted_documents::name_of(document));
     let Ok(Query(Parameters { variables, operation_name })) = Query::try_from_uri(&uri) else {
         return bad("Nothing but `variables`, a JSON object, and `operationName`.");
     };
@@ -69,7 +70,6 @@ pub async fn execute(
     let Some(wanted) = state.pages.known(sent.as_bytes()).or_else(|| state.pages.find(sent.as_bytes(), &mut request)) else {
         return bad("Its answer is not the same for everybody, or it is no query: send it by POST.");
     };
-    name.tell(wanted.operation);
     let (mut answer, outcome) = match state.pages.get(wanted, || request).await {
         Some(Outcome::Page(page)) => (answer(&state, &headers, &page), OperationOutcome::Ok),
         Some(Outcome::Refusal(refusal)) => answer_refusal(finished(refused(&refusal), &request_id)),

@@ -130,7 +130,7 @@ pub struct ProductFilterInput {
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 pub enum ProductSort {
     /// What answers the search best comes first: its words are words of the title, then parts of them, then stand in the description,
-    /// then are misspelt; among these, short titles first. Of what a very common word finds, some thousands are listed. Without a
+    /// then are misspelt; among these, short titles first. Of what a very common word finds, some two thousand are listed. Without a
     /// search the same as NEWEST.
     Relevance,
     Newest,

@@ -43,9 +43,14 @@ pub fn find(hash: &str) -> Option<&'static str> {
 pub fn name(request: &Request) -> &'static str {
     let name = match request.extensions.get("persistedQuery") {
         Some(extension) => hash_of(extension).and_then(|hash| MANIFEST.get(&hash)).map(|operation| operation.name.as_str()),
-        None => NAMES.get(request.query.as_str()).copied(),
+        None => return name_of(&request.query),
     };
     name.unwrap_or(OTHER)
+}
+
+/// The name of a document.
+pub fn name_of(text: &str) -> &'static str {
+    NAMES.get(text).copied().unwrap_or(OTHER)
 }
 
 /// The names of all documents, and the one of all others.

@@ -18,6 +18,7 @@ use crate::{
         self, lease,
         metrics::{Ages, Count, QueueTotals, UnitTotals},
         queue::Queue,
+        schema::SchemaError,
     },
 };
 
@@ -153,7 +154,7 @@ async fn last_reading(app: &App) -> Option<Arc<Reading>> {
 
 /// `None` when the database does not answer.
 async fn read(app: &App) -> Option<Reading> {
-    let schema_is_current = match store::schema::check(&app.db).await {
+    let schema_is_current = match check_schema(app).await {
         Ok(()) => true,
         Err(error) if error.is_mismatch() => false,
         Err(error) => {
@@ -163,6 +164,10 @@ async fn read(app: &App) -> Option<Reading> {
     };
     let shop = read_shop(app).await.inspect_err(|error| tracing::warn!(%error, "metrics are shown without the shop's numbers"));
     Some(Reading { schema_is_current, shop: shop.ok() })
+}
+
+async fn check_schema(app: &App) -> Result<(), SchemaError> {
+    store::schema::check(&mut *app.db.acquire().await?).await
 }
 
 /// One transaction, which only reads, on one core.

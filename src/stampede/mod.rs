@@ -80,6 +80,8 @@ pub enum StampedeError {
     NoSimulator,
     #[error("an access token is not one of this server's")]
     Token,
+    #[error("the catalogue's newest product has no category, or no other can be made")]
+    NoCategory,
     #[error("a batch of purchases failed")]
     BatchFailed,
 }

@@ -57,7 +57,8 @@ impl Database {
     /// # Errors
     /// When none is free within the pool's patience, or the database is away.
     pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        self.timed(self.pool.acquire()).await
+        let _wait = Wait::begin(&self.waits);
+        self.pool.acquire().await
     }
 
     /// Begins a transaction on a connection of its own.
@@ -65,15 +66,26 @@ impl Database {
     /// # Errors
     /// As [`Database::acquire`].
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.timed(self.pool.begin()).await
+        let _wait = Wait::begin(&self.waits);
+        self.pool.begin().await
     }
+}
 
-    /// Who gives up has waited as well.
-    async fn timed<T>(&self, wait: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-        let asked = Instant::now();
-        let answer = wait.await;
-        self.waits.observe(asked.elapsed().as_secs_f64());
-        answer
+/// A caller's wait until this goes out of scope. Whoever gives up, or is cut off, has waited as well.
+struct Wait<'a> {
+    asked: Instant,
+    waits: &'a Histogram,
+}
+
+impl<'a> Wait<'a> {
+    fn begin(waits: &'a Histogram) -> Self {
+        Self { asked: Instant::now(), waits }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.waits.observe(self.asked.elapsed().as_secs_f64());
     }
 }
 

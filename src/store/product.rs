@@ -136,7 +136,7 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
         query.push(" tree CROSS JOIN LATERAL (SELECT p.id, p.place FROM ");
     }
     query.push("(SELECT ").push(COLUMNS).push(", ").push(slice.sort.column()).push(" AS place FROM product p WHERE ");
-    push_filter(&mut query, filter);
+    push_filter(&mut query, filter, by_itself.is_some());
     if let Some(search) = &filter.search {
         search::push_search(&mut query, search);
         // Keeps the sort's index out: walking through it until enough is found takes long for words that few products have.
@@ -170,12 +170,13 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
 /// How many products the listing has in all; a search counts no further than [`search::MOST_FOUND`].
 pub async fn count(db: &mut PgConnection, filter: &ProductFilter) -> Result<i64, StoreError> {
     let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM ");
-    if let Some(category) = filter.category_by_itself() {
+    let by_itself = filter.category_by_itself();
+    if let Some(category) = by_itself {
         push_tree(&mut query, category);
         query.push(" tree, ");
     }
     query.push("product p WHERE ");
-    push_filter(&mut query, filter);
+    push_filter(&mut query, filter, by_itself.is_some());
     if let Some(search) = &filter.search {
         search::push_search(&mut query, search);
         query.push(" LIMIT ").push_bind(search::MOST_FOUND);
@@ -192,13 +193,14 @@ fn push_tree(query: &mut QueryBuilder<'_, Postgres>, category: CategoryId) {
         .push(" UNION ALL SELECT c.id FROM category c JOIN below ON c.parent_id = below.id) SELECT id FROM below)");
 }
 
-fn push_filter(query: &mut QueryBuilder<'_, Postgres>, filter: &ProductFilter) {
+/// Narrows a statement over product p; of the category it takes what `tree` has if that is among what the statement reads.
+fn push_filter(query: &mut QueryBuilder<'_, Postgres>, filter: &ProductFilter, reads_tree: bool) {
     query.push(match filter.archived {
         Archived::Never => "p.archived_at IS NULL",
         Archived::Only => "p.archived_at IS NOT NULL",
         Archived::Too => "true",
     });
-    if filter.category_by_itself().is_some() {
+    if reads_tree {
         query.push(" AND p.category_id = tree.id");
     } else if let Some(category) = filter.category {
         query.push(" AND p.category_id IN ");

@@ -146,8 +146,8 @@ pub async fn revert(pool: &PgPool) -> Result<MigrationState, SchemaError> {
 }
 
 /// A server must not run on a schema that it does not know.
-pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
-    match status(pool).await?.into_iter().find(|migration| !migration.applied) {
+pub async fn check(db: &mut PgConnection) -> Result<(), SchemaError> {
+    match status_of(db, &MIGRATOR).await?.into_iter().find(|migration| !migration.applied) {
         Some(missing) => Err(SchemaError::Older(missing.version)),
         None => Ok(()),
     }

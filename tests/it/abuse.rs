@@ -64,7 +64,7 @@ pub fn numbered(numbers: std::ops::Range<usize>, text: impl Fn(usize) -> String)
 }
 
 /// The status and the code of an answer to this body.
-pub async fn post(client: &Client, body: impl Into<reqwest::Body>) -> (u16, Value) {
+async fn post(client: &Client, body: impl Into<reqwest::Body>) -> (u16, Value) {
     let request = client.post().header("content-type", JSON).body(body).timeout(PATIENCE);
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())

@@ -6,14 +6,22 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use whitemonday::services::seed;
+use whitemonday::{
+    domain::ids::{CategoryId, ProductId},
+    services::seed,
+};
 
 use crate::support::{Client, TestApp, statements, until};
 
+const SORTS: [&str; 4] = ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"];
 const PAGE: &str = "query($first: Int, $after: String, $last: Int, $before: String, $sort: ProductSort, $filter: ProductFilter) {
     products(first: $first, after: $after, last: $last, before: $before, sort: $sort, filter: $filter) {
         totalCount pageInfo { hasNextPage hasPreviousPage startCursor endCursor } nodes { id title available price { amount } } edges { cursor }
     }
+}";
+
+const STAFF_PAGE: &str = "query($first: Int, $archived: Boolean, $filter: ProductFilter) {
+    admin { products(first: $first, archived: $archived, filter: $filter) { nodes { id } } }
 }";
 
 async fn page(client: &Client, variables: Value) -> Value {
@@ -52,7 +60,7 @@ async fn pages_are_complete_and_without_doubles_in_every_sort_and_both_direction
     let test = TestApp::start().await;
     seed::catalogue(&test.app, 55, |_| ()).await.unwrap();
     let visitor = test.anonymous();
-    for sort in ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"] {
+    for sort in SORTS {
         let listing = json!({ "sort": sort });
         assert_eq!(page(&visitor, listing.clone()).await["totalCount"], 55);
         let forwards = walk(&visitor, &listing, FORWARDS).await;
@@ -60,6 +68,62 @@ async fn pages_are_complete_and_without_doubles_in_every_sort_and_both_direction
         assert_eq!((forwards.len(), unique.len()), (55, 55), "{sort}");
         assert_eq!(walk(&visitor, &listing, BACKWARDS).await, forwards, "{sort}");
     }
+    test.finish().await;
+}
+
+/// However the statement reads a category: by itself, or as one condition among others.
+#[tokio::test]
+async fn pages_of_a_category_are_those_of_the_shop_that_are_of_its_tree() {
+    let test = TestApp::start().await;
+    seed::catalogue(&test.app, 90, |_| ()).await.unwrap();
+    test.execute("UPDATE product SET available = 0 WHERE id IN (SELECT id FROM product ORDER BY id LIMIT 40)").await;
+    test.execute("UPDATE product SET archived_at = now() WHERE id IN (SELECT id FROM product ORDER BY title LIMIT 9)").await;
+    let (visitor, staff) = (test.anonymous(), test.staff().await);
+    let tree = visitor.send("{ categories { id children { id } } }", json!({})).await;
+    let root = &tree["categories"][0];
+    assert!(root["children"].as_array().unwrap().len() > 1, "{tree}");
+    let of_tree = "SELECT p.id FROM product p JOIN category c ON c.id = p.category_id
+                    WHERE $1::uuid IN (c.id, c.parent_id)";
+    let category = CategoryId::parse(root["id"].as_str().unwrap()).unwrap();
+    let inside: HashSet<String> = sqlx::query_scalar(of_tree)
+        .bind(category.0)
+        .fetch_all(&*test.app.db)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|id: Uuid| ProductId(id).to_string())
+        .collect();
+
+    for sort in SORTS {
+        for filter in [
+            json!({}),
+            json!({ "inStock": false }),
+            json!({ "minPrice": "50000", "flashSale": false }),
+            json!({ "flashSale": true }),
+            json!({ "search": "블랙" }),
+        ] {
+            let mut narrowed = filter.clone();
+            narrowed["categoryId"] = root["id"].clone();
+            let listing = json!({ "sort": sort, "filter": narrowed });
+            let mut expected = walk(&visitor, &json!({ "sort": sort, "filter": filter }), FORWARDS).await;
+            expected.retain(|id| inside.contains(id));
+            assert_eq!(walk(&visitor, &listing, FORWARDS).await, expected, "{listing}");
+            assert_eq!(walk(&visitor, &listing, BACKWARDS).await, expected, "{listing}");
+            assert_eq!(page(&visitor, listing.clone()).await["totalCount"], expected.len(), "{listing}");
+        }
+    }
+    for archived in [Value::Null, json!(true)] {
+        let listing = |filter: Value| json!({ "first": 100, "archived": archived, "filter": filter });
+        let mut expected = ids(&staff.send(STAFF_PAGE, listing(json!({}))).await["admin"]["products"]);
+        expected.retain(|id| inside.contains(id));
+        let found = staff.send(STAFF_PAGE, listing(json!({ "categoryId": root["id"] }))).await;
+        assert_eq!(ids(&found["admin"]["products"]), expected, "{archived}");
+        assert!(!expected.is_empty(), "{archived}");
+    }
+    // What the movements of the stock tell, for the audit.
+    let in_stock =
+        "UPDATE product p SET available = (SELECT sum(quantity) FROM stock_movement m WHERE m.product_id = p.id) WHERE available = 0";
+    test.execute(in_stock).await;
     test.finish().await;
 }
 
@@ -84,8 +148,8 @@ async fn a_page_goes_on_where_it_was_while_products_are_added() {
 async fn come_and_go(db: PgPool, stop: CancellationToken) -> i64 {
     let mut count = 0;
     while !stop.is_cancelled() {
-        let come = "INSERT INTO product (id, title, description, price_minor, currency, available, created_at, updated_at)
-                    SELECT gen_random_uuid(), left(md5(random()::text), (20 + $1 % 12)::int), 'with a warranty', p.price_minor + $1 % 2, 'KRW', 0, p.created_at, now()
+        let come = "INSERT INTO product (id, category_id, title, description, price_minor, currency, available, created_at, updated_at)
+                    SELECT gen_random_uuid(), p.category_id, left(md5(random()::text), (20 + $1 % 12)::int), 'with a warranty', p.price_minor + $1 % 2, 'KRW', 0, p.created_at, now()
                       FROM product p WHERE p.archived_at IS NULL ORDER BY random() LIMIT 3 RETURNING id";
         let come: Vec<Uuid> = sqlx::query_scalar(come).bind(count).fetch_all(&db).await.unwrap();
         sqlx::query("UPDATE product SET archived_at = now() WHERE id = ANY($1)").bind(come).execute(&db).await.unwrap();
@@ -97,9 +161,11 @@ async fn come_and_go(db: PgPool, stop: CancellationToken) -> i64 {
 #[tokio::test]
 async fn pages_are_complete_and_without_doubles_while_products_come_and_go() {
     let test = TestApp::start().await;
-    seed::catalogue(&test.app, 60, |_| ()).await.unwrap();
+    seed::catalogue(&test.app, 100, |_| ()).await.unwrap();
     let (visitor, stop) = (test.anonymous(), CancellationToken::new());
-    let mut listings = ["NEWEST", "PRICE_ASC", "PRICE_DESC", "TITLE"].map(|sort| json!({ "sort": sort })).to_vec();
+    let tree = visitor.send("{ categories { id } }", json!({})).await;
+    let mut listings = SORTS.map(|sort| json!({ "sort": sort })).to_vec();
+    listings.extend(SORTS.map(|sort| json!({ "sort": sort, "filter": { "categoryId": tree["categories"][0]["id"] } })));
     // What comes is found too, by words of its description, among what stays and is shorter or longer.
     listings.push(json!({ "sort": "RELEVANCE", "filter": { "search": "warranty" } }));
     let mut staying = Vec::new();

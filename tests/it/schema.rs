@@ -19,12 +19,12 @@ fn the_checked_in_schema_is_the_programs() {
 async fn migrations_run_twice_and_at_once_and_back_to_nothing() {
     let database = TestDatabase::create_empty().await;
     let pool = PgPool::connect(&database.url).await.unwrap();
-    assert!(matches!(store::schema::check(&pool).await, Err(SchemaError::Older(_))));
+    assert!(matches!(store::schema::check(&mut pool.acquire().await.unwrap()).await, Err(SchemaError::Older(_))));
 
     let (a, b) = tokio::join!(store::schema::run(&pool), store::schema::run(&pool));
     let all = store::schema::status(&pool).await.unwrap().len();
     assert_eq!(a.unwrap().len() + b.unwrap().len(), all, "each migration was applied once");
-    store::schema::check(&pool).await.unwrap();
+    store::schema::check(&mut pool.acquire().await.unwrap()).await.unwrap();
 
     for _ in 0..all {
         store::schema::revert(&pool).await.unwrap();
@@ -42,7 +42,7 @@ async fn a_schema_that_is_newer_than_the_program_is_refused() {
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99990101000000, 'x', true, '', 0)",
     )
     .await;
-    assert!(matches!(store::schema::check(&test.app.db).await, Err(SchemaError::Newer(_))));
+    assert!(matches!(store::schema::check(&mut test.app.db.acquire().await.unwrap()).await, Err(SchemaError::Newer(_))));
     assert!(matches!(store::schema::run(&test.app.db).await, Err(SchemaError::Newer(_))));
     test.finish().await;
 }

@@ -44,7 +44,7 @@ pub async fn list(db: &mut PgConnection, search: &str, filter: &ProductFilter, s
     for (place, &(step, highest)) in steps.iter().enumerate() {
         query.push(", in_").push(step).push(" AS MATERIALIZED (SELECT id, rank FROM (SELECT p.id, ").push_bind(highest);
         query.push(" - char_length(p.title) AS rank FROM product p WHERE ");
-        push_filter(&mut query, filter);
+        push_filter(&mut query, filter, false);
         query.push(" AND search_vector(p.title, p.description) @@ (SELECT ").push(step).push(" FROM asked) AND ").push_bind(wanted);
         for (earlier, _) in &steps[..place] {
             query.push(" - (SELECT count(*) FROM in_").push(earlier).push(")");
