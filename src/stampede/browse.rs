@@ -20,7 +20,7 @@ use crate::{
     http::alone,
     services::{
         category::{self, Place, SaveCategory, SavedCategory},
-        product::{self, CategoryChange, UpdateProduct},
+        product::{self, CategoryChange, SavedProduct, UpdateProduct},
     },
     store,
 };
@@ -156,8 +156,12 @@ async fn set_apart(app: &App, products: &[&str]) -> Result<String, StampedeError
     let SavedCategory::Saved(category) = category::save(app, SaveCategory { id: None, slug, name, place: Place::Root }).await? else {
         return Err(StampedeError::NoCategory);
     };
-    for id in products.iter().filter_map(|id| ProductId::parse(id)) {
-        product::update(app, id, UpdateProduct { category: CategoryChange::Set(category), ..UpdateProduct::default() }).await?;
+    for id in products {
+        let id = ProductId::parse(id).ok_or(StampedeError::NoCategory)?;
+        let moved = UpdateProduct { category: CategoryChange::Set(category), ..UpdateProduct::default() };
+        if product::update(app, id, moved).await? != SavedProduct::Saved(id) {
+            return Err(StampedeError::NoCategory);
+        }
     }
     Ok(category.to_string())
 }

@@ -80,7 +80,7 @@ pub enum StampedeError {
     NoSimulator,
     #[error("an access token is not one of this server's")]
     Token,
-    #[error("the catalogue's newest product has no category, or no other can be made")]
+    #[error("the catalogue's newest product has no category, or its products cannot be moved to another")]
     NoCategory,
     #[error("a batch of purchases failed")]
     BatchFailed,

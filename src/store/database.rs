@@ -89,6 +89,7 @@ impl Drop for Wait<'_> {
     }
 }
 
+/// For its sizes and its end. Who wants a connection asks the [`Database`] itself, which times it.
 impl Deref for Database {
     type Target = PgPool;
 

@@ -49,8 +49,9 @@ pub struct ProductFilter {
 }
 
 impl ProductFilter {
-    /// The category, if the products are to be found by it: a search and the open sales are fewer.
-    fn category_by_itself(&self) -> Option<CategoryId> {
+    /// The category that drives the statement: it is read category by category. Where there is a search, or only open sales are wanted,
+    /// these find fewer products, and the category is a condition like others.
+    fn driving_category(&self) -> Option<CategoryId> {
         self.category.filter(|_| self.search.is_none() && self.in_flash_sale != Some(true))
     }
 }
@@ -124,11 +125,11 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
     let push_order = |query: &mut QueryBuilder<'_, Postgres>, of: &str| {
         query.push(format_args!(" ORDER BY {of}.place{direction}, {of}.id{direction} LIMIT ")).push_bind(wanted);
     };
-    let by_itself = filter.category_by_itself();
+    let driving = filter.driving_category();
 
     let mut query = QueryBuilder::new("SELECT ");
     query.push(COLUMNS).push(" FROM ");
-    if let Some(category) = by_itself {
+    if let Some(category) = driving {
         // A page of each category of the tree from the index that has it in this order, and of them the first: the planner would walk
         // the whole shop's order instead, which is long where few products are of the category.
         query.push("(SELECT found.id, found.place FROM ");
@@ -136,7 +137,7 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
         query.push(" tree CROSS JOIN LATERAL (SELECT p.id, p.place FROM ");
     }
     query.push("(SELECT ").push(COLUMNS).push(", ").push(slice.sort.column()).push(" AS place FROM product p WHERE ");
-    push_filter(&mut query, filter, by_itself.is_some());
+    push_filter(&mut query, filter, driving.is_some());
     if let Some(search) = &filter.search {
         search::push_search(&mut query, search);
         // Keeps the sort's index out: walking through it until enough is found takes long for words that few products have.
@@ -153,7 +154,7 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
         query.push(")");
     }
     push_order(&mut query, "p");
-    if by_itself.is_some() {
+    if driving.is_some() {
         query.push(") found");
         push_order(&mut query, "found");
         query.push(") page JOIN product p ON p.id = page.id");
@@ -170,13 +171,13 @@ pub async fn list(db: &mut PgConnection, filter: &ProductFilter, slice: &Product
 /// How many products the listing has in all; a search counts no further than [`search::MOST_FOUND`].
 pub async fn count(db: &mut PgConnection, filter: &ProductFilter) -> Result<i64, StoreError> {
     let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM ");
-    let by_itself = filter.category_by_itself();
-    if let Some(category) = by_itself {
+    let driving = filter.driving_category();
+    if let Some(category) = driving {
         push_tree(&mut query, category);
         query.push(" tree, ");
     }
     query.push("product p WHERE ");
-    push_filter(&mut query, filter, by_itself.is_some());
+    push_filter(&mut query, filter, driving.is_some());
     if let Some(search) = &filter.search {
         search::push_search(&mut query, search);
         query.push(" LIMIT ").push_bind(search::MOST_FOUND);
